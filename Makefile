@@ -1,0 +1,138 @@
+# pali - see README.md for the two commands to know, HACKING.md for the map.
+#
+#   make            build/pali           make check      all tests, plain and sanitized
+#   make demo       build and show it    make install    PREFIX=/usr/local DESTDIR=
+#   make deps       Debian packages      make format lint fuzz bench clean
+#
+# Variants never share objects: build/release, build/asan (ASAN=1), build/fuzz.
+
+PREFIX ?= /usr/local
+CC ?= gcc
+CXX ?= g++
+CLANG ?= clang
+PKG_CONFIG ?= pkg-config
+WERROR ?= $(if $(CI),1,0)
+
+DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
+                libncurses-dev libreadline-dev libchafa-dev
+DEB_TEST_PACKAGES := libcmocka-dev clang libclang-rt-14-dev
+LIBS_USED := sentencepiece jansson stb
+
+variant := $(if $(ASAN),asan,release)
+B := build/$(variant)
+
+WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wvla -Wformat=2 $(if $(filter 1,$(WERROR)),-Werror)
+WARN_C := $(WARN) -Wmissing-prototypes -Wstrict-prototypes
+OPT := $(if $(ASAN),-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all,-O3 -g)
+PKG_CFLAGS = $(shell $(PKG_CONFIG) --cflags $(LIBS_USED))
+PKG_LIBS = $(shell $(PKG_CONFIG) --libs $(LIBS_USED))
+# No -ffast-math: it lets the compiler assume that infinities never happen.
+# -ffp-contract=off keeps the plain path the same on every machine.
+BASE := -I. -D_GNU_SOURCE -pthread -fPIC -ffp-contract=off -MMD -MP $(OPT)
+CFLAGS_ALL = -std=c11 $(BASE) $(WARN_C) $(PKG_CFLAGS) $(CFLAGS)
+CXXFLAGS_ALL = -std=c++17 $(BASE) $(WARN) $(PKG_CFLAGS) $(CXXFLAGS)
+LDLIBS_ALL = $(PKG_LIBS) -ldl -lm -pthread $(LDLIBS)
+
+core_src := $(wildcard core/*.c core/cpu/*.c core/*.cc)
+ui_src := $(wildcard ui/*.c)
+app_src := $(wildcard app/*.c)
+test_src := $(wildcard tests/core/test_*.c tests/ui/test_*.c tests/e2e/test_*.c)
+fuzz_src := $(wildcard tests/fuzz/fuzz_*.c)
+
+obj = $(patsubst %,$(B)/%.o,$(1))
+core_obj := $(call obj,$(core_src))
+ui_obj := $(call obj,$(ui_src))
+app_obj := $(call obj,$(filter-out app/main.c,$(app_src)))
+tests := $(patsubst tests/%.c,$(B)/tests/%,$(test_src))
+
+.PHONY: all deps demo check test asan install uninstall format lint layers fuzz fuzz-short clean
+.SECONDARY:
+all: build/pali
+
+build/pali: $(B)/pali
+	@cp -f $< $@
+
+$(B)/libpali.a: $(core_obj)
+	@rm -f $@ && ar rcs $@ $^
+$(B)/libui.a: $(ui_obj)
+	@rm -f $@ && ar rcs $@ $^
+$(B)/libapp.a: $(app_obj)
+	@rm -f $@ && ar rcs $@ $^
+
+$(B)/pali: $(B)/app/main.c.o $(B)/libapp.a $(B)/libui.a $(B)/libpali.a
+	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL)
+
+# Code for instruction sets the building machine may lack: chosen at run time.
+$(B)/core/cpu/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
+$(B)/core/cpu/%_avx512.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
+# The decoder is other people's code: our warnings do not apply to it.
+$(B)/core/stb_image.c.o: WARN_C := -w
+
+$(B)/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(ISA) -c -o $@ $<
+$(B)/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
+
+$(B)/tests/%: $(B)/tests/%.c.o $(B)/libapp.a $(B)/libui.a $(B)/libpali.a
+	@mkdir -p $(@D)
+	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka
+
+-include $(shell find build -name '*.d' 2>/dev/null)
+
+# --- tests -----------------------------------------------------------------------
+# test: this variant's tests. check: everything CI runs.
+test: $(B)/pali $(tests)
+	@PALI=$(B)/pali tests/run.sh $(B)
+
+check: deps
+	@tests/check.sh
+
+layers:
+	@tests/layers.sh
+
+# --- fuzzing: libFuzzer under ASan and UBSan; SECONDS is per target ------------------
+SECONDS_EACH = $(if $(filter command%,$(origin SECONDS)),$(SECONDS),60)
+fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(fuzz_src))
+fuzz_obj := $(patsubst %,build/fuzz/%.o,$(core_src))
+FUZZ_FLAGS := -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+build/fuzz/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CLANG) -std=c11 $(FUZZ_FLAGS) -I. -D_GNU_SOURCE -pthread -MMD -MP $(PKG_CFLAGS) $(ISA) -w -c -o $@ $<
+build/fuzz/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	$(CLANG)++ -std=c++17 $(FUZZ_FLAGS) -I. -D_GNU_SOURCE -pthread -MMD -MP $(PKG_CFLAGS) -w -c -o $@ $<
+build/fuzz/core/cpu/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
+build/fuzz/core/cpu/%_avx512.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
+build/fuzz/libpali.a: $(fuzz_obj)
+	@rm -f $@ && ar rcs $@ $^
+build/fuzz/fuzz_%: build/fuzz/tests/fuzz/fuzz_%.c.o build/fuzz/libpali.a
+	$(CLANG)++ -fsanitize=fuzzer,address,undefined -o $@ $^ $(LDLIBS_ALL)
+fuzz: $(fuzzers)
+	@tests/fuzz/run.sh $(SECONDS_EACH) $(fuzzers)
+
+# --- the rest ----------------------------------------------------------------------
+deps:
+	@tests/deps.sh $(DEB_PACKAGES) $(if $(filter check,$(MAKECMDGOALS)),$(DEB_TEST_PACKAGES))
+
+demo: deps
+	@$(MAKE) --no-print-directory build/pali
+	@build/pali --demo
+
+install: build/pali
+	install -Dm755 build/pali $(DESTDIR)$(PREFIX)/bin/pali
+	install -Dm644 man/pali.1 $(DESTDIR)$(PREFIX)/share/man/man1/pali.1
+	install -d $(DESTDIR)$(PREFIX)/share/pali
+	cp -r assets/demo $(DESTDIR)$(PREFIX)/share/pali/
+uninstall:
+	rm -rf $(DESTDIR)$(PREFIX)/bin/pali $(DESTDIR)$(PREFIX)/share/man/man1/pali.1 $(DESTDIR)$(PREFIX)/share/pali
+
+format:
+	clang-format -i $(shell git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh')
+lint:
+	clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh')
+	cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,portability -I. -D_GNU_SOURCE core/*.c core/cpu/*.c app ui
+
+clean:
+	rm -rf build

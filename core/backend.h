@@ -1,0 +1,85 @@
+/* backend.h - the seam between the model's meaning and the machine that runs it.
+ *
+ * A backend is a table of stage-sized calls: the stages are large enough that it
+ * may fuse, reorder and keep what it likes on its device, and few enough that
+ * this page is all a new backend must implement. cpu/ is the one beside us and
+ * the reference for every other.
+ *
+ * One pali_model is one running timeline: weights ready for the device, one
+ * key/value cache, one set of logits. It is used by one thread at a time.       */
+#ifndef PALI_BACKEND_H
+#define PALI_BACKEND_H
+
+#include "core/error.h"
+#include "core/weights.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct pali_model pali_model;   /* each backend defines its own */
+typedef struct pali_embeds pali_embeds; /* image embeddings [n][text.D] on the device */
+
+typedef enum { PALI_STAGE_LOAD, PALI_STAGE_ENCODE, PALI_STAGE_PREFILL, PALI_STAGE_DECODE } pali_stage;
+
+/* How a long call reports and is stopped. Any field may be NULL. */
+typedef struct {
+    const atomic_int *cancel; /* nonzero: return PALI_ECANCEL as soon as possible */
+    void (*progress)(void *user, pali_stage stage, int done, int total);
+    void *user;
+} pali_run;
+
+typedef struct {
+    int threads;   /* CPU workers; 0 = one per core this process may use */
+    int positions; /* room in the key/value cache: prefix + answer */
+} pali_backend_options;
+
+/* Bytes a model would take beyond the mapped files. */
+typedef struct {
+    size_t weights;   /* copies or conversions of weights */
+    size_t kv;        /* key/value cache */
+    size_t workspace; /* activations and scratch, allocated once */
+} pali_memory;
+
+typedef struct pali_backend {
+    const char *name; /* "cpu", "cuda" */
+
+    /* What open would allocate; allocates nothing. */
+    int (*memory)(const pali_weights *w, const pali_backend_options *o, pali_memory *out,
+                  pali_error *err);
+
+    /* Makes w ready to run. w is borrowed and must outlive the model. Close with close. */
+    int (*open)(const pali_weights *w, const pali_backend_options *o, const pali_run *run,
+                pali_model **out, pali_error *err);
+    void (*close)(pali_model *m);
+
+    /* pixels [3][S][S] in [-1, 1] -> embeddings [P][text.D], not scaled by
+     * sqrt(D). Free with embeds_free before the model is closed. */
+    int (*encode_image)(pali_model *m, const float *pixels, const pali_run *run,
+                        pali_embeds **out, pali_error *err);
+    /* Copies all rows to out [P][text.D] as float32. */
+    int (*embeds_read)(pali_model *m, const pali_embeds *e, float *out, pali_error *err);
+    void (*embeds_free)(pali_model *m, pali_embeds *e);
+
+    /* Starts a new timeline: [embeds 0][embeds 1]..[ids], all attending to all. Afterwards
+     * logits holds the last position's. T = nembeds * P + n must be <= positions.
+     * Every id must be in [0, V). */
+    int (*prefill)(pali_model *m, const pali_embeds *const *embeds, int nembeds,
+                   const int32_t *ids, int n, const pali_run *run, pali_error *err);
+
+    /* Appends one token (causal) and computes the logits after it. */
+    int (*decode)(pali_model *m, int32_t token, const pali_run *run, pali_error *err);
+
+    /* Logits [V] after the last prefill or decode, final soft-cap applied.
+     * Borrowed until the next call on m. */
+    const float *(*logits)(pali_model *m);
+} pali_backend;
+
+/* The CPU backend: always there. */
+const pali_backend *pali_backend_cpu(void);
+
+/* Finds a backend by name: "cpu", "cuda" or "auto" (the best that works here).
+ * Borrowed, lives as long as the process. PALI_EUNSUPPORTED says why not. */
+int pali_backend_find(const char *name, const pali_backend **out, pali_error *err);
+
+#endif

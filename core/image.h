@@ -1,0 +1,54 @@
+/* image.h - image file -> RGB pixels -> the square the vision tower sees.
+ *
+ * Decoding is stb_image's (plus what it lacks); EXIF orientation is applied, so
+ * width and height are as a person sees the picture. The RGB conversion follows
+ * Pillow's convert("RGB"): alpha is dropped, not composited; grey is
+ * replicated; 16-bit samples follow Pillow per format. The resize is Pillow's
+ * BICUBIC, bit for bit. Bytes are untrusted: sizes are checked against the
+ * limits before anything is allocated.                                        */
+#ifndef PALI_IMAGE_H
+#define PALI_IMAGE_H
+
+#include "core/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    PALI_IMAGE_MAX_SIDE = 65535,
+};
+#define PALI_IMAGE_MAX_BYTES ((size_t)512 << 20)   /* of a file                     */
+#define PALI_IMAGE_MAX_PIXELS ((size_t)256 << 20)  /* of a decoded picture, w * h   */
+
+/* 8-bit RGB, rows top to bottom, no padding: rgb[(y * width + x) * 3 + c].
+ * Owns rgb; release with pali_image_close. A zeroed struct is a valid empty one. */
+typedef struct {
+    int width, height;
+    uint8_t *rgb;
+} pali_image;
+
+/* Reads and decodes path ("-" is standard input). On failure *out is empty and
+ * err names the file, what is wrong and what to do. PALI_EIO, PALI_EFORMAT,
+ * PALI_ELIMIT or PALI_ENOMEM. */
+int pali_image_open(const char *path, pali_image *out, pali_error *err);
+
+/* The same from n bytes in memory; name is for messages only. */
+int pali_image_decode(const uint8_t *bytes, size_t n, const char *name, pali_image *out,
+                      pali_error *err);
+
+/* Reads a whole file ("-" is standard input) of at most PALI_IMAGE_MAX_BYTES.
+ * Caller frees *bytes with free(). */
+int pali_image_read_file(const char *path, uint8_t **bytes, size_t *n, pali_error *err);
+
+/* in -> out of width x height by Pillow's BICUBIC (Pillow src/libImaging/Resample.c:
+ * antialiased when shrinking, 22-bit fixed point, horizontal pass first). The
+ * aspect ratio is not kept. out must be empty; close it after use. */
+int pali_image_resize(const pali_image *in, int width, int height, pali_image *out,
+                      pali_error *err);
+
+/* Bytes of a decoded image -> chw[3][height][width], float32(v / 127.5 - 1). */
+void pali_image_normalize(const pali_image *in, float *chw);
+
+void pali_image_close(pali_image *image);
+
+#endif

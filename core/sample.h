@@ -1,0 +1,31 @@
+/* sample.h - logits -> one token.
+ *
+ * Randomness is counter-based (Philox4x32-10, Salmon et al. 2011): draw number i of
+ * a seed is a function of (seed, i) alone, so a turn can be repeated and every
+ * backend picks the same token from the same logits.                            */
+#ifndef PALI_SAMPLE_H
+#define PALI_SAMPLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    float temperature; /* 0 = greedy */
+    int top_k;         /* 0 = off */
+    float top_p;       /* 1 = off; keeps the smallest set with at least this mass */
+    uint64_t seed;
+} pali_sampling;
+
+/* Uniform in [0, 1) with 24 random bits: draw number counter of seed. */
+float pali_random_uniform(uint64_t seed, uint64_t counter);
+
+/* Picks from logits[0..V). Greedy takes the largest, the lowest id among equals.
+ * Otherwise: divide by temperature, keep top_k, then top_p of what is left
+ * (ordered by logit, then by id), draw by pali_random_uniform(seed, counter).
+ * A NaN logit is never picked. scratch: V elements of 8 bytes. *logprob (may be
+ * NULL) = log softmax(logits)[token], before temperature. Returns the token, or
+ * -1 when no logit is finite. */
+int32_t pali_sample(const float *logits, int V, const pali_sampling *s, uint64_t counter,
+                    void *scratch, float *logprob);
+
+#endif

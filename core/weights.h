@@ -1,0 +1,70 @@
+/* weights.h - a model directory as tensors by meaning.
+ *
+ * Opens config.json and model.safetensors or the shards that
+ * model.safetensors.index.json names, accepts the names of released files
+ * ("language_model.model.") and of newer libraries ("model.language_model."),
+ * checks dtype and shape of every tensor and cross-checks them with the config.
+ * Weights stay in the read-only mapping, in their stored dtype.               */
+#ifndef PALI_WEIGHTS_H
+#define PALI_WEIGHTS_H
+
+#include "core/config.h"
+#include "core/safetensors.h"
+
+#include <stdint.h>
+
+/* [rows][cols], row-major; a vector has rows == 1. y = W x + b with W [out][in].
+ * data is borrowed from the mapping and may be unaligned. */
+typedef struct {
+    pali_dtype dtype;
+    int rows, cols;
+    const void *data;
+} pali_matrix;
+
+typedef struct {
+    pali_matrix ln1_w, ln1_b, ln2_w, ln2_b;             /* [D] */
+    pali_matrix q_w, q_b, k_w, k_b, v_w, v_b, o_w, o_b; /* [D][D], [D] */
+    pali_matrix fc1_w, fc1_b, fc2_w, fc2_b;             /* [F][D], [F]; [D][F], [D] */
+} pali_vision_layer;
+
+typedef struct {
+    pali_matrix attn_norm;              /* [D] input_layernorm */
+    pali_matrix q_w, k_w, v_w, o_w;     /* [H*E][D], [K*E][D], [K*E][D], [D][H*E] */
+    pali_matrix post_attn_norm;         /* [D]; Gemma 2 only, else data == NULL */
+    pali_matrix mlp_norm;               /* [D] the norm before the MLP, whatever its name */
+    pali_matrix gate_w, up_w, down_w;   /* [F][D], [F][D], [D][F] */
+    pali_matrix post_mlp_norm;          /* [D]; Gemma 2 only, else data == NULL */
+} pali_text_layer;
+
+typedef struct pali_weights {
+    pali_config config; /* complete: no zero left */
+
+    pali_matrix patch_w, patch_b; /* [D][channels*patch*patch] (channel first), [D] */
+    pali_matrix position;         /* [P][D] */
+    pali_vision_layer *vision;    /* [config.vision.layers] */
+    pali_matrix post_ln_w, post_ln_b;
+
+    pali_matrix proj_w, proj_b; /* [text.D][vision.D], [text.D] */
+
+    pali_matrix embed;     /* [V][D], also the head */
+    pali_text_layer *text; /* [config.text.layers] */
+    pali_matrix norm;      /* [D] */
+
+    uint64_t bytes;          /* of all tensors above */
+    uint64_t params;         /* elements of all tensors above */
+    struct pali_shard *shards; /* private to weights.c */
+    size_t nshards;
+} pali_weights;
+
+/* Opens the model in directory dir. Close with pali_weights_close. Errors name the
+ * file and tensor. Nothing of the weights is read, only headers. */
+int pali_weights_open(const char *dir, pali_weights **out, pali_error *err);
+void pali_weights_close(pali_weights *w);
+
+/* Asks the system to start reading the mappings in the background. */
+void pali_weights_prefetch(const pali_weights *w);
+
+/* Elements [from, from + n) of m, row-major, widened to float32. */
+void pali_matrix_read(const pali_matrix *m, size_t from, size_t n, float *out);
+
+#endif

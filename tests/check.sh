@@ -1,0 +1,33 @@
+#!/bin/sh
+# What `make check` and CI run: the layer rule, both builds, all tests plain and under
+# ASan + UBSan, a short fuzz of every parser. Last line: "N passed, N failed, N skipped".
+cd "$(dirname "$0")/.." || exit 1
+jobs=$(nproc)
+log=$(mktemp) || exit 1
+trap 'rm -f "$log"' EXIT
+passed=0 failed=0 skipped=0
+step() { # name, command...: one pass or fail
+    name=$1
+    shift
+    if "$@"; then passed=$((passed + 1)); echo "ok   $name"
+    else failed=$((failed + 1)); echo "FAIL $name"; fi
+}
+suite() { # name, make arguments...: adds up the suite's own counts
+    name=$1
+    shift
+    echo "== $name"
+    make --no-print-directory -j"$jobs" "$@" test >"$log" 2>&1
+    status=$?
+    grep -vE '^(gcc|g\+\+|cc|c\+\+|clang) ' "$log"
+    line=$(tail -n 1 "$log" | grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$') ||
+        line="0 passed, 1 failed, 0 skipped"
+    set -- $line
+    passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
+    [ $status -eq 0 ] || [ "$3" -gt 0 ] || failed=$((failed + 1))
+}
+step "layers" tests/layers.sh
+suite "plain" 
+suite "address and undefined-behaviour sanitizers" ASAN=1
+step "fuzz, ${FUZZ_SECONDS:-5} s a parser" make --no-print-directory -s -j"$jobs" fuzz SECONDS="${FUZZ_SECONDS:-5}"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Runs every test program of one build folder and adds up what they printed.
+#   tests/run.sh build/release [name-part]
+# Each program speaks TAP (cmocka). A program that dies without a verdict counts as
+# one failure. Prints "N passed, N failed, N skipped" last; status 1 on any failure.
+set -u
+folder=$1
+only=${2:-}
+export CMOCKA_MESSAGE_OUTPUT=TAP
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1}
+passed=0 failed=0 skipped=0
+out=$(mktemp) || exit 1
+trap 'rm -f "$out"' EXIT
+for t in $(find "$folder/tests" -type f -perm -u+x -name "test_*" | sort); do
+    case $t in *"$only"*) ;; *) continue ;; esac
+    timeout "${TEST_TIMEOUT:-600}" "$t" >"$out" 2>&1
+    status=$?
+    s=$(grep -c '^ok .*# SKIP' "$out")
+    p=$(($(grep -c '^ok ' "$out") - s))
+    f=$(grep -c '^not ok ' "$out")
+    if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
+        f=1
+        echo "-- $t ended with status $status" >>"$out"
+    fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    if [ "$f" -gt 0 ]; then
+        echo "FAIL $t ($p passed, $f failed)"
+        grep -v '^ok ' "$out" | tail -n 60
+    else
+        echo "ok   $t ($p passed${s:+, $s skipped})"
+    fi
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]
