@@ -20,7 +20,12 @@
 typedef struct pali_model pali_model;   /* each backend defines its own */
 typedef struct pali_embeds pali_embeds; /* image embeddings [n][text.D] on the device */
 
-typedef enum { PALI_STAGE_LOAD, PALI_STAGE_ENCODE, PALI_STAGE_PREFILL, PALI_STAGE_DECODE } pali_stage;
+typedef enum {
+    PALI_STAGE_LOAD,
+    PALI_STAGE_ENCODE,
+    PALI_STAGE_PREFILL,
+    PALI_STAGE_DECODE
+} pali_stage;
 
 /* How a long call reports and is stopped. Any field may be NULL. */
 typedef struct {
@@ -55,8 +60,8 @@ typedef struct pali_backend {
 
     /* pixels [3][S][S] in [-1, 1] -> embeddings [P][text.D], not scaled by
      * sqrt(D). Free with embeds_free before the model is closed. */
-    int (*encode_image)(pali_model *m, const float *pixels, const pali_run *run,
-                        pali_embeds **out, pali_error *err);
+    int (*encode_image)(pali_model *m, const float *pixels, const pali_run *run, pali_embeds **out,
+                        pali_error *err);
     /* Copies all rows to out [P][text.D] as float32. */
     int (*embeds_read)(pali_model *m, const pali_embeds *e, float *out, pali_error *err);
     void (*embeds_free)(pali_model *m, pali_embeds *e);
@@ -64,8 +69,8 @@ typedef struct pali_backend {
     /* Starts a new timeline: [embeds 0][embeds 1]..[ids], all attending to all. Afterwards
      * logits holds the last position's. T = nembeds * P + n must be <= positions.
      * Every id must be in [0, V). */
-    int (*prefill)(pali_model *m, const pali_embeds *const *embeds, int nembeds,
-                   const int32_t *ids, int n, const pali_run *run, pali_error *err);
+    int (*prefill)(pali_model *m, const pali_embeds *const *embeds, int nembeds, const int32_t *ids,
+                   int n, const pali_run *run, pali_error *err);
 
     /* Appends one token (causal) and computes the logits after it. */
     int (*decode)(pali_model *m, int32_t token, const pali_run *run, pali_error *err);

@@ -26,18 +26,18 @@ typedef struct {
     const char *model_dir; /* directory with config.json, *.safetensors, tokenizer.model */
     const char *backend;   /* "auto", "cpu", "cuda"; NULL = "auto" */
     int threads;           /* 0 = one per core */
-    int context;           /* positions of the key/value cache; 0 = image + 1024, at most the model's */
+    int context; /* positions of the key/value cache; 0 = image + 1024, at most the model's */
 } pali_engine_options;
 
 typedef struct {
-    const char *backend;  /* borrowed */
-    const char *dtype;    /* of the decoder's matrices as stored: "F32", "BF16", "F16" */
-    int generation;       /* 1 PaliGemma, 2 PaliGemma 2 */
-    int image_size;       /* S */
-    int image_tokens;     /* P */
-    int context;          /* positions */
-    uint64_t params;      /* weights in the model */
-    uint64_t weight_bytes;/* of the files' tensors */
+    const char *backend;   /* borrowed */
+    const char *dtype;     /* of the decoder's matrices as stored: "F32", "BF16", "F16" */
+    int generation;        /* 1 PaliGemma, 2 PaliGemma 2 */
+    int image_size;        /* S */
+    int image_tokens;      /* P */
+    int context;           /* positions */
+    uint64_t params;       /* weights in the model */
+    uint64_t weight_bytes; /* of the files' tensors */
 } pali_engine_info;
 
 /* Opens files, tokenizer and backend. Close with pali_engine_close, after its dialogs. */
@@ -49,44 +49,51 @@ void pali_engine_describe(const pali_engine *e, pali_engine_info *out);
 /* What a turn hands out while it runs. text is valid UTF-8, whole characters only,
  * but NOT free of control characters: the model may say anything. */
 typedef struct {
-    const char *text;  /* new text of the answer; borrowed for the call, NUL-terminated */
-    size_t n;          /* its bytes */
-    int32_t token;     /* the token it came from; -1 for the flush at the end */
-    float logprob;     /* of that token */
-    int index;         /* number of the token in this answer, from 0 */
+    const char *text; /* new text of the answer; borrowed for the call, NUL-terminated */
+    size_t n;         /* its bytes */
+    int32_t token;    /* the token it came from; -1 for the flush at the end */
+    float logprob;    /* of that token */
+    int index;        /* number of the token in this answer, from 0 */
 } pali_piece;
 
 /* A tensor handed out for comparison with a reference (--dump). */
 typedef struct {
-    const char *name;   /* pixel_values, image_embeds, prefix_ids, logits, output_ids */
-    bool is_int;        /* int32, else float32 */
+    const char
+        *name;   /* pixel_values, image_embeds, prefix_ids, logits, output_ids (eos included) */
+    bool is_int; /* int32, else float32 */
     int ndim;
     size_t shape[3];
-    const void *data;   /* borrowed for the call */
+    const void *data; /* borrowed for the call */
 } pali_traced;
 
 typedef struct {
     pali_sampling sampling;
-    int max_tokens;     /* of the answer; 0 = 256 */
-    int history;        /* PALI_HISTORY_NONE, PALI_HISTORY_AUTO or n > 0 */
-    void (*on_piece)(void *user, const pali_piece *piece);   /* may be NULL */
-    void (*on_tensor)(void *user, const pali_traced *tensor); /* may be NULL; logits come one step a call */
+    int max_tokens; /* of the answer; 0 = 256 */
+    int history;    /* PALI_HISTORY_NONE, PALI_HISTORY_AUTO or n > 0 */
+    void (*on_piece)(void *user, const pali_piece *piece); /* may be NULL */
+    void (*on_tensor)(void *user,
+                      const pali_traced *tensor); /* may be NULL; logits come one step a call */
     void *user;
 } pali_ask;
 
-typedef enum { PALI_STOP_EOS, PALI_STOP_LENGTH, PALI_STOP_CONTEXT, PALI_STOP_CANCEL } pali_stop;
+typedef enum {
+    PALI_STOP_EOS,
+    PALI_STOP_LENGTH,
+    PALI_STOP_CONTEXT,
+    PALI_STOP_CANCEL
+} pali_stop;
 /* "eos", "length", "context", "cancel" */
 const char *pali_stop_name(pali_stop s);
 
 typedef struct {
-    char *text;           /* the whole answer, UTF-8; owned by the result */
-    int32_t *tokens;      /* its ids, eos not included */
+    char *text;      /* the whole answer, UTF-8; owned by the result */
+    int32_t *tokens; /* its ids, eos not included */
     size_t ntokens;
     pali_object *objects; /* boxes found in it, in pixels of the original image */
     size_t nobjects;
     pali_stop stop;
-    int prefix_tokens;    /* T of the prefill, image tokens included */
-    size_t turns_used;    /* earlier turns in the prefix */
+    int prefix_tokens;                    /* T of the prefill, image tokens included */
+    size_t turns_used;                    /* earlier turns in the prefix */
     double encode_s, prefill_s, decode_s; /* seconds; encode_s is 0 when embeddings were cached */
 } pali_result;
 void pali_result_close(pali_result *r);

@@ -1,0 +1,375 @@
+/* dialog.c - one conversation about one image.
+ *
+ * Owns the picture as the model sees it (normalised pixels), its embeddings on the
+ * device, and the turns so far. A turn is: encode the picture unless that was done,
+ * build the prefix, prefill it, then sample and append one token at a time. The
+ * prefix is attended bidirectionally, so a new question changes the keys and values
+ * of every position above the first layer: the cache buffers are reused, their
+ * contents are not, and a second turn computes exactly what a fresh run would.       */
+#include "core/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    DEFAULT_MAX_TOKENS = 256
+};
+
+typedef struct {
+    char *question, *answer; /* owned */
+} turn;
+
+struct pali_dialog {
+    pali_engine *engine;
+    float *pixels;         /* [3][S][S]; NULL while there is no image */
+    int width, height;     /* of the original image */
+    pali_embeds *embeds;   /* NULL until encoded */
+    turn *turns;           /* [nturns], room for cap */
+    pali_turn_text *texts; /* the same, as lent to callers */
+    size_t nturns, cap;
+};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+const char *pali_stop_name(pali_stop s) {
+    switch (s) {
+    case PALI_STOP_EOS:
+        return "eos";
+    case PALI_STOP_LENGTH:
+        return "length";
+    case PALI_STOP_CONTEXT:
+        return "context";
+    case PALI_STOP_CANCEL:
+        return "cancel";
+    }
+    return "?";
+}
+
+void pali_result_close(pali_result *r) {
+    free(r->text);
+    free(r->tokens);
+    free(r->objects);
+    *r = (pali_result){0};
+}
+
+/* --- opening, picture ------------------------------------------------------------ */
+
+int pali_dialog_open(pali_engine *e, pali_dialog **out, pali_error *err) {
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return pali_fail_nomem(err, "starting a chat");
+    (*out)->engine = e;
+    return 0;
+}
+
+static void drop_image(pali_dialog *d) {
+    d->engine->backend->embeds_free(d->engine->model, d->embeds);
+    d->embeds = NULL;
+    free(d->pixels);
+    d->pixels = NULL;
+}
+
+void pali_dialog_close(pali_dialog *d) {
+    if (!d)
+        return;
+    drop_image(d);
+    pali_dialog_drop_turns(d, d->nturns);
+    free(d->turns);
+    free(d->texts);
+    free(d);
+}
+
+int pali_dialog_set_image(pali_dialog *d, const pali_image *image, bool forget, pali_error *err) {
+    int S = d->engine->weights->config.vision.S;
+    pali_image square = {0};
+    int rc = pali_image_resize(image, S, S, &square, err);
+    if (rc)
+        return rc;
+    float *pixels = malloc((size_t)3 * (size_t)S * (size_t)S * sizeof *pixels);
+    if (!pixels) {
+        pali_image_close(&square);
+        return pali_fail_nomem(err, "preparing the image");
+    }
+    pali_image_normalize(&square, pixels);
+    pali_image_close(&square);
+    drop_image(d);
+    d->pixels = pixels;
+    d->width = image->width;
+    d->height = image->height;
+    if (forget)
+        pali_dialog_drop_turns(d, d->nturns);
+    return 0;
+}
+
+int pali_dialog_encode(pali_dialog *d, const pali_run *run, pali_error *err) {
+    if (!d->pixels)
+        return pali_fail(err, PALI_EARG, "open an image first", "there is no image to ask about");
+    if (d->embeds)
+        return 0;
+    pali_engine *e = d->engine;
+    return e->backend->encode_image(e->model, d->pixels, run, &d->embeds, err);
+}
+
+/* --- turns ------------------------------------------------------------------------ */
+
+size_t pali_dialog_turns(const pali_dialog *d, const pali_turn_text **out) {
+    *out = d->texts;
+    return d->nturns;
+}
+
+int pali_dialog_add_turn(pali_dialog *d, const char *question, const char *answer,
+                         pali_error *err) {
+    if (d->nturns == d->cap) {
+        size_t cap = d->cap ? 2 * d->cap : 8;
+        turn *turns = realloc(d->turns, cap * sizeof *turns);
+        if (turns)
+            d->turns = turns;
+        pali_turn_text *texts = realloc(d->texts, cap * sizeof *texts);
+        if (texts)
+            d->texts = texts;
+        if (!turns || !texts)
+            return pali_fail_nomem(err, "keeping the chat");
+        d->cap = cap;
+    }
+    turn t = {strdup(question), strdup(answer)};
+    if (!t.question || !t.answer) {
+        free(t.question);
+        free(t.answer);
+        return pali_fail_nomem(err, "keeping the chat");
+    }
+    d->turns[d->nturns] = t;
+    d->texts[d->nturns] = (pali_turn_text){t.question, t.answer};
+    d->nturns++;
+    return 0;
+}
+
+void pali_dialog_drop_turns(pali_dialog *d, size_t n) {
+    while (n-- && d->nturns) {
+        turn *t = &d->turns[--d->nturns];
+        free(t->question);
+        free(t->answer);
+    }
+}
+
+/* --- one turn --------------------------------------------------------------------- */
+
+/* The answer while it grows. */
+typedef struct {
+    const pali_ask *ask;
+    pali_detokenizer detok;
+    char *text;
+    size_t n, cap;
+    int32_t *tokens; /* as sampled, the final eos included */
+    size_t ntokens, tokens_cap;
+} answer;
+
+/* Appends whole characters of one token's bytes (token < 0: the end) and hands them
+ * out. The text is a C string, so a NUL the model spells out becomes U+FFFD. */
+static int answer_add(answer *a, const pali_tokenizer *tok, int32_t token, float logprob,
+                      pali_error *err) {
+    size_t nbytes = 0;
+    const char *bytes = token < 0 ? "" : pali_tokenizer_peek(tok, token, &nbytes);
+    size_t room = 3 * (nbytes + PALI_DETOKENIZER_ROOM) * 2;
+    if (a->n + room + 1 > a->cap) {
+        size_t cap = 2 * (a->n + room + 1);
+        char *text = realloc(a->text, cap);
+        if (!text)
+            return pali_fail_nomem(err, "keeping the answer");
+        a->text = text;
+        a->cap = cap;
+    }
+    char *from = a->text + a->n;
+    size_t n = token < 0 ? pali_detokenizer_finish(&a->detok, from)
+                         : pali_detokenizer_feed(&a->detok, bytes, nbytes, from);
+    for (size_t i = 0; i < n; i++) {
+        if (from[i])
+            continue;
+        memmove(from + i + 3, from + i + 1, n - i - 1);
+        memcpy(from + i, "\xEF\xBF\xBD", 3);
+        n += 2;
+        i += 2;
+    }
+    a->n += n;
+    a->text[a->n] = 0;
+    if (a->ask->on_piece && (token >= 0 || n)) {
+        pali_piece piece = {from, n, token, logprob, (int)a->ntokens - (token >= 0)};
+        a->ask->on_piece(a->ask->user, &piece);
+    }
+    return 0;
+}
+
+static int answer_keep_token(answer *a, int32_t token, pali_error *err) {
+    if (a->ntokens == a->tokens_cap) {
+        size_t cap = a->tokens_cap ? 2 * a->tokens_cap : 64;
+        int32_t *tokens = realloc(a->tokens, cap * sizeof *tokens);
+        if (!tokens)
+            return pali_fail_nomem(err, "keeping the answer");
+        a->tokens = tokens;
+        a->tokens_cap = cap;
+    }
+    a->tokens[a->ntokens++] = token;
+    return 0;
+}
+
+static void trace(const pali_ask *ask, const char *name, bool is_int, const void *data, int ndim,
+                  size_t d0, size_t d1, size_t d2) {
+    if (!ask->on_tensor)
+        return;
+    pali_traced t = {name, is_int, ndim, {d0, d1, d2}, data};
+    ask->on_tensor(ask->user, &t);
+}
+
+/* Hands out what the prefill is about to see. Costs copies, so only when asked for. */
+static int trace_inputs(pali_dialog *d, const pali_ask *ask, const int32_t *ids, size_t n,
+                        pali_error *err) {
+    if (!ask->on_tensor)
+        return 0;
+    pali_engine *e = d->engine;
+    const pali_config *c = &e->weights->config;
+    size_t S = (size_t)c->vision.S, P = (size_t)c->vision.P, D = (size_t)c->text.D;
+    float *embeds = malloc(P * D * sizeof *embeds);
+    int32_t *prefix = malloc((P + n) * sizeof *prefix);
+    int rc = embeds && prefix ? e->backend->embeds_read(e->model, d->embeds, embeds, err)
+                              : pali_fail_nomem(err, "writing tensors");
+    if (!rc) {
+        for (size_t i = 0; i < P; i++)
+            prefix[i] = c->image_token;
+        memcpy(prefix + P, ids, n * sizeof *ids);
+        trace(ask, "pixel_values", false, d->pixels, 3, 3, S, S);
+        trace(ask, "image_embeds", false, embeds, 2, P, D, 0);
+        trace(ask, "prefix_ids", true, prefix, 1, P + n, 0, 0);
+    }
+    free(embeds);
+    free(prefix);
+    return rc;
+}
+
+static bool cancelled(const pali_run *run) {
+    return run && run->cancel && atomic_load(run->cancel);
+}
+
+/* Samples and appends until the answer ends; *stop says why. */
+static int generate(pali_dialog *d, const pali_ask *ask, const pali_run *run, int room,
+                    void *scratch, answer *a, pali_stop *stop, pali_error *err) {
+    pali_engine *e = d->engine;
+    size_t V = (size_t)e->weights->config.text.V;
+    int max_tokens = ask->max_tokens ? ask->max_tokens : DEFAULT_MAX_TOKENS;
+    int32_t eos = pali_tokenizer_eos(e->tokenizer);
+    for (;;) {
+        const float *logits = e->backend->logits(e->model);
+        trace(ask, "logits", false, logits, 1, V, 0, 0);
+        /* Every turn of a seed gets its own stretch of random numbers. */
+        uint64_t counter = (uint64_t)d->nturns << 32 | a->ntokens;
+        float logprob;
+        int32_t token =
+            pali_sample(logits, (int)e->vocab, &ask->sampling, counter, scratch, &logprob);
+        if (token < 0)
+            return pali_fail(err, PALI_EFORMAT, "the weights are damaged: download them again",
+                             "the model computed no usable logits");
+        int rc = answer_keep_token(a, token, err);
+        if (token == eos) {
+            *stop = PALI_STOP_EOS;
+            return rc;
+        }
+        if (!rc)
+            rc = answer_add(a, e->tokenizer, token, logprob, err);
+        if (rc)
+            return rc;
+        if (a->ntokens == (size_t)max_tokens || a->ntokens == (size_t)room) {
+            *stop = a->ntokens == (size_t)max_tokens ? PALI_STOP_LENGTH : PALI_STOP_CONTEXT;
+            return 0;
+        }
+        rc = cancelled(run) ? PALI_ECANCEL : e->backend->decode(e->model, token, run, err);
+        if (rc)
+            return rc;
+    }
+}
+
+/* Ids of the question with as much history as fits beside an answer. */
+static int build_prefix(pali_dialog *d, const char *prompt, const pali_ask *ask, int32_t **ids,
+                        size_t *n, size_t *used, pali_error *err) {
+    int space = d->engine->context - d->engine->weights->config.vision.P;
+    int max_tokens = ask->max_tokens ? ask->max_tokens : DEFAULT_MAX_TOKENS;
+    int reserve = max_tokens < space / 2 ? max_tokens : space / 2;
+
+    /* A question that got no answer teaches the model nothing. */
+    pali_turn_text *turns = malloc((d->nturns + 1) * sizeof *turns);
+    if (!turns)
+        return pali_fail_nomem(err, "building the prompt");
+    size_t nturns = 0;
+    for (size_t i = 0; i < d->nturns; i++)
+        if (*d->texts[i].answer)
+            turns[nturns++] = d->texts[i];
+    int rc = pali_prompt_build(d->engine->tokenizer, turns, nturns, ask->history, prompt,
+                               (size_t)(space - reserve), ids, n, used, err);
+    free(turns);
+    return rc;
+}
+
+int pali_dialog_ask(pali_dialog *d, const char *prompt, const pali_ask *ask, const pali_run *run,
+                    pali_result *out, pali_error *err) {
+    pali_engine *e = d->engine;
+    const pali_config *c = &e->weights->config;
+    *out = (pali_result){.stop = PALI_STOP_CANCEL};
+    if (ask->max_tokens < 0 || !(ask->sampling.temperature >= 0))
+        return pali_fail(err, PALI_EARG, NULL, "the answer's length or temperature is negative");
+
+    answer a = {.ask = ask};
+    int32_t *ids = NULL;
+    size_t nids = 0;
+    void *scratch = malloc((size_t)e->vocab * 8);
+    a.text = calloc(1, 1);
+    a.cap = 1;
+    int rc = scratch && a.text ? 0 : pali_fail_nomem(err, "asking");
+    if (!rc)
+        rc = build_prefix(d, prompt, ask, &ids, &nids, &out->turns_used, err);
+    if (rc)
+        goto out;
+    out->prefix_tokens = c->vision.P + (int)nids;
+
+    double t0 = now();
+    bool encoded = d->embeds != NULL;
+    rc = pali_dialog_encode(d, run, err);
+    double t1 = now();
+    out->encode_s = encoded ? 0 : t1 - t0;
+    if (!rc)
+        rc = trace_inputs(d, ask, ids, nids, err);
+    t1 = now();
+    if (!rc) {
+        const pali_embeds *embeds[] = {d->embeds};
+        rc = e->backend->prefill(e->model, embeds, 1, ids, (int)nids, run, err);
+    }
+    double t2 = now();
+    out->prefill_s = t2 - t1;
+    if (!rc)
+        rc = generate(d, ask, run, e->context - out->prefix_tokens, scratch, &a, &out->stop, err);
+    out->decode_s = now() - t2;
+    if (rc && rc != PALI_ECANCEL)
+        goto out;
+    rc = answer_add(&a, e->tokenizer, -1, 0, err);
+    if (!rc)
+        rc = pali_locate(a.text, a.n, d->width, d->height, &out->objects, &out->nobjects, err);
+    if (!rc)
+        rc = pali_dialog_add_turn(d, prompt, a.text, err);
+    if (rc)
+        goto out;
+    trace(ask, "output_ids", true, a.tokens, 1, a.ntokens, 0, 0);
+    out->text = a.text;
+    out->tokens = a.tokens;
+    out->ntokens = a.ntokens - (out->stop == PALI_STOP_EOS);
+    a.text = NULL;
+    a.tokens = NULL;
+out:
+    if (rc)
+        pali_result_close(out);
+    free(a.text);
+    free(a.tokens);
+    free(ids);
+    free(scratch);
+    return rc;
+}

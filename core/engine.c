@@ -1,0 +1,89 @@
+/* engine.c - opens the parts of a model and holds them together.
+ *
+ * Order matters for the user: cheap checks first (config, tensor shapes,
+ * tokenizer), so that a wrong directory is refused in milliseconds and before the
+ * backend touches gigabytes.                                                       */
+#include "core/engine.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    TEXT_ROOM = 1024
+}; /* default positions beside the image: question, history, answer */
+
+static int open_tokenizer(pali_engine *e, const char *dir, pali_error *err) {
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/tokenizer.model", dir) >= (int)sizeof path)
+        return pali_fail(err, PALI_EARG, NULL, "%.80s...: the path is too long", dir);
+    int rc = pali_tokenizer_open(path, &e->tokenizer, err);
+    if (rc)
+        return rc;
+    int32_t V = e->weights->config.text.V;
+    e->vocab = pali_tokenizer_vocab(e->tokenizer);
+    if (e->vocab > V)
+        return pali_fail(err, PALI_EFORMAT, "use the tokenizer.model that came with this model",
+                         "%s: %d tokens, but the model's embedding has only %d rows", path,
+                         (int)e->vocab, (int)V);
+    return 0;
+}
+
+int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_engine **out,
+                     pali_error *err) {
+    *out = NULL;
+    pali_engine *e = calloc(1, sizeof *e);
+    if (!e)
+        return pali_fail_nomem(err, "opening the model");
+    int rc = pali_backend_find(o->backend ? o->backend : "auto", &e->backend, err);
+    if (!rc)
+        rc = pali_weights_open(o->model_dir, &e->weights, err);
+    if (!rc)
+        rc = open_tokenizer(e, o->model_dir, err);
+    if (rc)
+        goto fail;
+
+    const pali_config *c = &e->weights->config;
+    int most = c->text.max_positions, P = c->vision.P;
+    e->context = o->context ? o->context : most - P < TEXT_ROOM ? most : P + TEXT_ROOM;
+    if (e->context > most || e->context < P + 8) {
+        rc = pali_fail(err, PALI_EARG, "leave the context at its default",
+                       "a context of %d positions does not work: this model takes %d to %d",
+                       e->context, P + 8, most);
+        goto fail;
+    }
+    pali_weights_prefetch(e->weights);
+    pali_backend_options bo = {.threads = o->threads, .positions = e->context};
+    rc = e->backend->open(e->weights, &bo, run, &e->model, err);
+    if (rc)
+        goto fail;
+    *out = e;
+    return 0;
+fail:
+    pali_engine_close(e);
+    return rc;
+}
+
+void pali_engine_close(pali_engine *e) {
+    if (!e)
+        return;
+    if (e->model)
+        e->backend->close(e->model);
+    pali_tokenizer_close(e->tokenizer);
+    pali_weights_close(e->weights);
+    free(e);
+}
+
+void pali_engine_describe(const pali_engine *e, pali_engine_info *out) {
+    const pali_config *c = &e->weights->config;
+    *out = (pali_engine_info){
+        .backend = e->backend->name,
+        .dtype = pali_dtype_name(e->weights->text[0].q_w.dtype),
+        .generation = c->text.gemma,
+        .image_size = c->vision.S,
+        .image_tokens = c->vision.P,
+        .context = e->context,
+        .params = e->weights->params,
+        .weight_bytes = e->weights->bytes,
+    };
+}
