@@ -23,7 +23,8 @@ B := build/$(variant)
 
 WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wvla -Wformat=2 $(if $(filter 1,$(WERROR)),-Werror)
 WARN_C := $(WARN) -Wmissing-prototypes -Wstrict-prototypes
-OPT := $(if $(ASAN),-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all,-O3 -g)
+SANITIZE := -fsanitize=address,undefined
+OPT := $(if $(ASAN),-O1 -g -fno-omit-frame-pointer $(SANITIZE) -fno-sanitize-recover=all,-O3 -g)
 PKG_CFLAGS = $(shell $(PKG_CONFIG) --cflags $(LIBS_USED))
 PKG_LIBS = $(shell $(PKG_CONFIG) --libs $(LIBS_USED))
 # No -ffast-math: it lets the compiler assume that infinities never happen.
@@ -95,7 +96,7 @@ layers:
 # --- fuzzing: libFuzzer under ASan and UBSan; SECONDS is per target ------------------
 SECONDS_EACH = $(if $(filter command%,$(origin SECONDS)),$(SECONDS),60)
 fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(fuzz_src))
-fuzz_obj := $(patsubst %,build/fuzz/%.o,$(core_src))
+fuzz_obj := $(patsubst %,build/fuzz/%.o,$(core_src) $(ui_src))
 FUZZ_FLAGS := -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 build/fuzz/%.c.o: %.c
 	@mkdir -p $(@D)
