@@ -37,16 +37,29 @@ typedef struct {
     pali_text_config text;
     int image_token; /* placeholder id, 257152 */
     int bos, eos, pad;
+    int untied; /* 1: the file says that the head has a matrix of its own */
 } pali_config;
 
+enum {
+    PALI_MAX_LAYERS = 1024,
+    PALI_MAX_WIDTH = 1 << 20,
+    PALI_MAX_VOCAB = 1 << 24
+};
+
 /* Parses config.json at path. Sizes that the file leaves out and that have no
- * safe default are left 0; pali_weights_open fills them from the tensors and
- * refuses a model in which file and tensors disagree. Every number is
- * range-checked; NaN, infinities, negative and huge sizes are PALI_EFORMAT. */
+ * safe default are left 0 (text.gemma and what follows from it too, when the file does
+ * not name the text model); pali_weights_open fills them from the tensors and refuses
+ * a model in which file and tensors disagree. Every number is range-checked; NaN,
+ * infinities, negative and huge sizes are PALI_EFORMAT. Another kind of model is
+ * PALI_EUNSUPPORTED. */
 int pali_config_open(const char *path, pali_config *out, pali_error *err);
 
 /* The same from memory; name is for messages. */
 int pali_config_parse(const char *json, size_t n, const char *name, pali_config *out,
                       pali_error *err);
+
+/* Decides a text.gemma that was left 0: the generation is 1 or 2, text.D and text.E
+ * are known. Sets the scale of q.k and the soft-caps as that generation has them. */
+void pali_config_set_gemma(pali_config *c, int generation);
 
 #endif

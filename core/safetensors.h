@@ -49,4 +49,7 @@ const pali_tensor *pali_safetensors_peek(const pali_safetensors *st, size_t i);
 /* NULL when there is none of that name. */
 const pali_tensor *pali_safetensors_find(const pali_safetensors *st, const char *name);
 
+/* Asks the system to start reading the file in the background. */
+void pali_safetensors_prefetch(const pali_safetensors *st);
+
 #endif
