@@ -9,6 +9,10 @@
 #ifndef PALI_ERROR_H
 #define PALI_ERROR_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum {
     PALI_EIO = -1,          /* the system refused: open, read, map, write       */
     PALI_EFORMAT = -2,      /* a file is not what it should be                  */
@@ -33,5 +37,9 @@ int pali_fail(pali_error *err, int code, const char *hint, const char *fmt, ...)
 
 /* The same for running out of memory while doing `what` ("decoding an image"). */
 int pali_fail_nomem(pali_error *err, const char *what);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -6,9 +6,16 @@
  *
  *     question 1 \n answer 1 \n question 2 \n answer 2 \n question 3
  *
- * because newline is what separates question and answer in training too. Line
- * breaks inside a question or an answer become spaces. Oldest turns drop first
- * when the room is used up; image and question never.                          */
+ * because newline is what separates question and answer in training too. Oldest
+ * turns drop first when the room is used up; image and question never.
+ *
+ * Line breaks (\n, \r):
+ *   - at the end of the prompt they are removed, so that the newline that ends the
+ *     prefix is one of its own;
+ *   - inside a prompt that goes alone they stay as typed;
+ *   - inside a line of history, and inside the prompt when a turn goes before it,
+ *     each run of them becomes one space, and at either end none stays.
+ * An empty question has no line. A turn without an answer is left out.           */
 #ifndef PALI_PROMPT_H
 #define PALI_PROMPT_H
 
@@ -25,13 +32,15 @@ typedef struct {
 
 /* Whether text is a task prompt of the training grammar: caption, cap, describe,
  * ocr, answer, question, detect, segment as its first word (case-sensitive, as
- * trained), or empty. */
+ * trained), or empty. Spaces before the word do not count. */
 bool pali_prompt_is_task(const char *text);
 
 /* Ids of [bos] text [newline] for prompt after turns[0..nturns) (oldest first)
- * under the history rule above. room: most ids that may come back. *used (may be
- * NULL) = turns that made it in. Caller frees *ids with free().
- * PALI_ELIMIT when the prompt alone is longer than room. */
+ * under the history rule above: PALI_HISTORY_AUTO is every turn that fits before
+ * free text and none before a task prompt. An empty prompt always goes alone.
+ * room: most ids that may come back. *used (may be NULL) = turns that made it in.
+ * Caller frees *ids with free(). PALI_ELIMIT when the prompt alone is longer than
+ * room. */
 int pali_prompt_build(const pali_tokenizer *tok, const pali_turn_text *turns, size_t nturns,
                       int history, const char *prompt, size_t room, int32_t **ids, size_t *count,
                       size_t *used, pali_error *err);
