@@ -342,6 +342,13 @@ const pali_tensor *pali_safetensors_find(const pali_safetensors *st, const char 
     return hit ? *hit : NULL;
 }
 
-void pali_safetensors_prefetch(const pali_safetensors *st) {
-    madvise(st->map, st->map_size, MADV_WILLNEED);
+size_t pali_safetensors_prefetch(const pali_safetensors *st, size_t from) {
+    /* Linux reads no more than the device's readahead for one call, however long the
+     * range, so that a single call for the whole file would read its first few MB. */
+    const size_t stretch = 128 << 10; /* the smallest readahead in common use */
+    if (from >= st->map_size)
+        return 0;
+    size_t n = st->map_size - from < stretch ? st->map_size - from : stretch;
+    madvise((char *)st->map + from, n, MADV_WILLNEED);
+    return from + n < st->map_size ? from + n : 0;
 }

@@ -25,7 +25,9 @@ size_t pali_dtype_size(pali_dtype t);
 /* "F32", "BF16", "F16", "other". */
 const char *pali_dtype_name(pali_dtype t);
 
-enum { PALI_TENSOR_MAX_DIMS = 8 };
+enum {
+    PALI_TENSOR_MAX_DIMS = 8
+};
 
 typedef struct {
     const char *name; /* borrowed until the file is closed */
@@ -49,7 +51,8 @@ const pali_tensor *pali_safetensors_peek(const pali_safetensors *st, size_t i);
 /* NULL when there is none of that name. */
 const pali_tensor *pali_safetensors_find(const pali_safetensors *st, const char *name);
 
-/* Asks the system to start reading the file in the background. */
-void pali_safetensors_prefetch(const pali_safetensors *st);
+/* Asks the system to read a stretch of the file ahead of its use; may wait for the disk.
+ * Returns where the next stretch begins, 0 at the end of the file. */
+size_t pali_safetensors_prefetch(const pali_safetensors *st, size_t from);
 
 #endif

@@ -14,11 +14,14 @@
 #include "core/size.h"
 
 #include <assert.h>
-#include <stdarg.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "weights are used as they are stored");
 
@@ -33,6 +36,11 @@ static const char redo[] = "download the model again; a file may be missing or d
 struct pali_shard {
     char *name; /* file name within the model's folder */
     pali_safetensors *file;
+};
+
+struct pali_prefetch {
+    pthread_t thread;
+    atomic_int stop;
 };
 
 typedef enum {
@@ -607,6 +615,11 @@ int pali_weights_open(const char *dir, pali_weights **out, pali_error *err) {
 void pali_weights_close(pali_weights *w) {
     if (!w)
         return;
+    if (w->prefetch) {
+        atomic_store(&w->prefetch->stop, 1);
+        pthread_join(w->prefetch->thread, NULL);
+        free(w->prefetch);
+    }
     for (size_t i = 0; i < w->nshards; i++) {
         pali_safetensors_close(w->shards[i].file);
         free(w->shards[i].name);
@@ -617,9 +630,37 @@ void pali_weights_close(pali_weights *w) {
     free(w);
 }
 
-void pali_weights_prefetch(const pali_weights *w) {
-    for (size_t i = 0; i < w->nshards; i++)
-        pali_safetensors_prefetch(w->shards[i].file);
+/* --- prefetch ---------------------------------------------------------------------------- */
+
+static void *prefetch_all(void *user) {
+    const pali_weights *w = user;
+    for (size_t i = 0; i < w->nshards; i++) {
+        size_t at = 0;
+        do {
+            if (atomic_load(&w->prefetch->stop))
+                return NULL;
+            at = pali_safetensors_prefetch(w->shards[i].file, at);
+        } while (at);
+    }
+    return NULL;
+}
+
+void pali_weights_prefetch(pali_weights *w) {
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    /* Reading ahead what pushes out the beginning again would only cost. */
+    if (w->prefetch || pages < 1 || page < 1 || w->bytes / 3 > (uint64_t)pages / 4 * (uint64_t)page)
+        return;
+    w->prefetch = calloc(1, sizeof *w->prefetch);
+    if (!w->prefetch)
+        return;
+    sigset_t all, before; /* signals are for the program's own threads */
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    if (pthread_create(&w->prefetch->thread, NULL, prefetch_all, w) != 0) {
+        free(w->prefetch);
+        w->prefetch = NULL;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* --- widening ---------------------------------------------------------------------------- */

@@ -28,12 +28,12 @@ typedef struct {
 } pali_vision_layer;
 
 typedef struct {
-    pali_matrix attn_norm;              /* [D] input_layernorm */
-    pali_matrix q_w, k_w, v_w, o_w;     /* [H*E][D], [K*E][D], [K*E][D], [D][H*E] */
-    pali_matrix post_attn_norm;         /* [D]; Gemma 2 only, else data == NULL */
-    pali_matrix mlp_norm;               /* [D] the norm before the MLP, whatever its name */
-    pali_matrix gate_w, up_w, down_w;   /* [F][D], [F][D], [D][F] */
-    pali_matrix post_mlp_norm;          /* [D]; Gemma 2 only, else data == NULL */
+    pali_matrix attn_norm;            /* [D] input_layernorm */
+    pali_matrix q_w, k_w, v_w, o_w;   /* [H*E][D], [K*E][D], [K*E][D], [D][H*E] */
+    pali_matrix post_attn_norm;       /* [D]; Gemma 2 only, else data == NULL */
+    pali_matrix mlp_norm;             /* [D] the norm before the MLP, whatever its name */
+    pali_matrix gate_w, up_w, down_w; /* [F][D], [F][D], [D][F] */
+    pali_matrix post_mlp_norm;        /* [D]; Gemma 2 only, else data == NULL */
 } pali_text_layer;
 
 typedef struct pali_weights {
@@ -50,9 +50,10 @@ typedef struct pali_weights {
     pali_text_layer *text; /* [config.text.layers] */
     pali_matrix norm;      /* [D] */
 
-    uint64_t bytes;          /* of all tensors above */
-    uint64_t params;         /* elements of all tensors above */
-    struct pali_shard *shards; /* private to weights.c */
+    uint64_t bytes;                 /* of all tensors above */
+    uint64_t params;                /* elements of all tensors above */
+    struct pali_shard *shards;      /* private to weights.c, as is the rest */
+    struct pali_prefetch *prefetch; /* NULL when none was started */
     size_t nshards;
 } pali_weights;
 
@@ -61,8 +62,9 @@ typedef struct pali_weights {
 int pali_weights_open(const char *dir, pali_weights **out, pali_error *err);
 void pali_weights_close(pali_weights *w);
 
-/* Asks the system to start reading the mappings in the background. */
-void pali_weights_prefetch(const pali_weights *w);
+/* Starts to read the files into the system's page cache, in a thread of its own that
+ * ends with pali_weights_close. Does nothing when they do not fit in memory. */
+void pali_weights_prefetch(pali_weights *w);
 
 /* Elements [from, from + n) of m, row-major, widened to float32. */
 void pali_matrix_read(const pali_matrix *m, size_t from, size_t n, float *out);
