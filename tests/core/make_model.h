@@ -84,7 +84,8 @@ static inline model_tensor *model_add(model_plan *p, const char *prefix, const c
     assert_true(p->count < MODEL_TENSORS);
     model_tensor *t = &p->tensors[p->count++];
     memset(t, 0, sizeof *t);
-    snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
+    int n = snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
+    assert_true(n > 0 && (size_t)n < sizeof t->name);
     snprintf(t->dtype, sizeof t->dtype, "F32");
     t->ndim = b ? 2 : 1;
     t->shape[0] = a;
