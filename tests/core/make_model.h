@@ -69,8 +69,8 @@ static inline void model_remove(const char *dir) {
 
 /* Writes n bytes to dir/name. */
 static inline void model_put(const char *dir, const char *name, const void *bytes, size_t n) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
+    char path[4096];
+    assert_true(snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path);
     FILE *f = fopen(path, "wb");
     assert_non_null(f);
     assert_int_equal(fwrite(bytes, 1, n, f), n);
@@ -84,8 +84,10 @@ static inline model_tensor *model_add(model_plan *p, const char *prefix, const c
     assert_true(p->count < MODEL_TENSORS);
     model_tensor *t = &p->tensors[p->count++];
     memset(t, 0, sizeof *t);
-    int n = snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
-    assert_true(n > 0 && (size_t)n < sizeof t->name);
+    size_t np = strlen(prefix), nn = strlen(name);
+    assert_true(np + nn < sizeof t->name);
+    memcpy(t->name, prefix, np);
+    memcpy(t->name + np, name, nn + 1);
     snprintf(t->dtype, sizeof t->dtype, "F32");
     t->ndim = b ? 2 : 1;
     t->shape[0] = a;
