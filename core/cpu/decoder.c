@@ -1,0 +1,347 @@
+/* decoder.c - Gemma 1 and Gemma 2: prefill of a prefix, then one token at a time.
+ *
+ *   Gemma 1   x += o attn(norm x)             x += down(gelu(gate y) * up y), y = norm x
+ *   Gemma 2   the same, but what is added goes through a norm of its own first, and
+ *             scores and logits are soft-capped
+ *
+ * Text rows are the embedding times sqrt(D); image rows come as they are. Prefix
+ * positions all see each other, so the keys and values of a layer are complete
+ * before its first query is answered. Positions count from 0.
+ *
+ * Only the last position's logits are wanted: in the last layer all positions give
+ * keys and values, and the rest of the layer is done for one row.                */
+#include "core/cpu/model.h"
+
+#include <math.h>
+#include <string.h>
+
+/* --- the key/value cache ------------------------------------------------------- */
+
+/* Keys (which 0) or values (1) of one layer: [K][positions][E]. */
+static float *cache(const pali_model *m, int layer, int which) {
+    const pali_text_config *c = &m->w->config.text;
+    return m->kv +
+           ((size_t)layer * 2 + (size_t)which) * (size_t)c->K * (size_t)m->positions * (size_t)c->E;
+}
+
+/* --- RoPE ------------------------------------------------------------------------ */
+
+void pali_decoder_rope(pali_model *m) {
+    const pali_text_config *c = &m->w->config.text;
+    size_t L = (size_t)m->k->lanes, half = (size_t)c->E / 2;
+    for (size_t i = 0; i < half; i++) {
+        double freq = pow((double)c->rope_theta, -2.0 * (double)i / (double)c->E);
+        for (size_t p = 0; p < (size_t)m->positions; p++) {
+            float *at = m->rope + (p / L * 2 * half + i) * L + p % L;
+            at[0] = (float)cos((double)p * freq);
+            at[half * L] = (float)sin((double)p * freq);
+        }
+    }
+}
+
+/* Rotates pairs (i, i + E / 2) of one head in a strip, lane t by position t of the
+ * strip. Halves, not neighbours. */
+static void rope_strip(const pali_model *m, int strip, float *x) {
+    size_t n = (size_t)m->w->config.text.E / 2 * (size_t)m->k->lanes;
+    const float *cosine = m->rope + (size_t)strip * 2 * n, *sine = cosine + n;
+    for (size_t i = 0; i < n; i++) {
+        float a = x[i], b = x[i + n];
+        x[i] = a * cosine[i] - b * sine[i];
+        x[i + n] = b * cosine[i] + a * sine[i];
+    }
+}
+
+static void rope_row(const pali_model *m, int position, float *x) {
+    size_t half = (size_t)m->w->config.text.E / 2, L = (size_t)m->k->lanes;
+    const float *cosine = m->rope + (size_t)position / L * 2 * half * L + (size_t)position % L;
+    const float *sine = cosine + half * L;
+    for (size_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half], co = cosine[i * L], si = sine[i * L];
+        x[i] = a * co - b * si;
+        x[i + half] = b * co + a * si;
+    }
+}
+
+/* --- one token --------------------------------------------------------------------- */
+
+static void embed_row(const pali_model *m, int32_t id, float *out) {
+    const pali_matrix *e = &m->w->embed;
+    size_t D = (size_t)e->cols;
+    m->k->widen(e->dtype,
+                (const unsigned char *)e->data + (size_t)id * D * pali_dtype_size(e->dtype), D,
+                out);
+    float scale = (float)sqrt((double)D);
+    for (size_t d = 0; d < D; d++)
+        out[d] *= scale;
+}
+
+static pali_norm rms(const pali_model *m, const pali_matrix *w, bool add) {
+    return (pali_norm){.w = w, .eps = m->w->config.text.eps, .add = add};
+}
+
+static pali_attention attention(const pali_model *m, int layer, const float *q, int keys,
+                                float *out) {
+    const pali_text_config *c = &m->w->config.text;
+    return (pali_attention){
+        .q = q,
+        .k = cache(m, layer, 0),
+        .v = cache(m, layer, 1),
+        .head_stride = (size_t)m->positions * (size_t)c->E,
+        .H = c->H,
+        .K = c->K,
+        .E = c->E,
+        .keys = keys,
+        .scale = c->query_scale,
+        .softcap = c->attn_softcap,
+        .out = out,
+    };
+}
+
+/* Adds a product of `in` to row_x, through post (Gemma 2) when it has data. */
+static bool add_row(pali_model *m, const pali_matrix *w, const pali_matrix *post, const float *in) {
+    pali_linear l = {.w = w, .put = PALI_PUT_ADD, .out = m->row_x};
+    if (!post->data)
+        return pali_linear_row(m, &l, 1, in);
+    l.put = PALI_PUT;
+    l.out = m->row_y;
+    if (!pali_linear_row(m, &l, 1, in))
+        return false;
+    pali_norm n = rms(m, post, true);
+    pali_norm_row(m, &n, m->row_y, m->row_x);
+    return true;
+}
+
+/* A layer from the query on (row_q, rotated), for the token in row_x. */
+static bool finish_row(pali_model *m, int layer, int keys) {
+    const pali_text_layer *l = &m->w->text[layer];
+    pali_attention a = attention(m, layer, m->row_q, keys, m->row_a);
+    if (!pali_attend_row(m, &a) || !add_row(m, &l->o_w, &l->post_attn_norm, m->row_a))
+        return false;
+    pali_norm n = rms(m, &l->mlp_norm, false);
+    pali_norm_row(m, &n, m->row_x, m->row_a);
+    pali_linear gate = {.w = &l->gate_w, .up = &l->up_w, .put = PALI_PUT_GATED, .out = m->row_h};
+    return pali_linear_row(m, &gate, 1, m->row_a) &&
+           add_row(m, &l->down_w, &l->post_mlp_norm, m->row_h);
+}
+
+static bool head(pali_model *m) {
+    pali_norm n = rms(m, &m->w->norm, false);
+    pali_norm_row(m, &n, m->row_x, m->row_a);
+    return pali_linear_logits(m, &m->w->embed, m->row_a, m->w->config.text.final_softcap,
+                              m->logits);
+}
+
+static bool step_layer(pali_model *m, int layer) {
+    const pali_text_config *c = &m->w->config.text;
+    const pali_text_layer *l = &m->w->text[layer];
+    size_t E = (size_t)c->E, at = (size_t)m->filled * E;
+    pali_norm n = rms(m, &l->attn_norm, false);
+    pali_norm_row(m, &n, m->row_x, m->row_a);
+    pali_linear qkv[] = {
+        {.w = &l->q_w, .out = m->row_q},
+        {.w = &l->k_w, .out = m->row_k},
+        {.w = &l->v_w, .out = m->row_v},
+    };
+    if (!pali_linear_row(m, qkv, 3, m->row_a))
+        return false;
+    for (int h = 0; h < c->H; h++)
+        rope_row(m, m->filled, m->row_q + (size_t)h * E);
+    for (int k = 0; k < c->K; k++) {
+        size_t to = (size_t)k * (size_t)m->positions * E + at;
+        rope_row(m, m->filled, m->row_k + (size_t)k * E);
+        memcpy(cache(m, layer, 0) + to, m->row_k + (size_t)k * E, E * sizeof(float));
+        memcpy(cache(m, layer, 1) + to, m->row_v + (size_t)k * E, E * sizeof(float));
+    }
+    return finish_row(m, layer, m->filled + 1);
+}
+
+static int check_id(const pali_model *m, int32_t id, pali_error *err) {
+    if (id >= 0 && id < m->w->config.text.V)
+        return 0;
+    return pali_fail(err, PALI_EARG, NULL, "token %d is outside the model's vocabulary of %d",
+                     (int)id, m->w->config.text.V);
+}
+
+int pali_decoder_step(pali_model *m, int32_t token, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    if (check_id(m, token, err) != 0)
+        return PALI_EARG;
+    if (m->filled == 0)
+        return pali_fail(err, PALI_EARG, NULL, "there is no prefix to continue");
+    if (m->filled >= m->positions)
+        return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
+                         "the context of %d positions is full", m->positions);
+    embed_row(m, token, m->row_x);
+    pali_progress(m, PALI_STAGE_DECODE, 0, c->layers + 1);
+    for (int i = 0; i < c->layers; i++) {
+        if (!step_layer(m, i))
+            return pali_stopped(err);
+        pali_progress(m, PALI_STAGE_DECODE, i + 1, c->layers + 1);
+    }
+    if (!head(m))
+        return pali_stopped(err);
+    m->filled++;
+    pali_progress(m, PALI_STAGE_DECODE, c->layers + 1, c->layers + 1);
+    return 0;
+}
+
+/* --- prefill ------------------------------------------------------------------------ */
+
+typedef struct {
+    pali_model *m;
+    const pali_embeds *const *embeds;
+    const int32_t *ids;
+    int images; /* tokens of all images */
+    int tokens;
+    int layer;
+    bool queries; /* rotate these too */
+} prefill_job;
+
+static int lanes_used(const prefill_job *j, int strip) {
+    int left = j->tokens - strip * j->m->k->lanes;
+    return left < j->m->k->lanes ? left : j->m->k->lanes;
+}
+
+static void embed_task(void *arg, int strip, int worker) {
+    const prefill_job *j = arg;
+    const pali_model *m = j->m;
+    int L = m->k->lanes, P = m->w->config.vision.P;
+    size_t D = (size_t)m->w->config.text.D;
+    float *x = m->dec.x + (size_t)strip * (size_t)L * D, *row = pali_scratch(m, worker);
+    memset(x, 0, (size_t)L * D * sizeof *x); /* lanes past the last token stay 0 */
+    for (int t = 0; t < lanes_used(j, strip); t++) {
+        int at = strip * L + t;
+        const float *from = row;
+        if (at < j->images)
+            from = j->embeds[at / P]->data + (size_t)(at % P) * D;
+        else
+            embed_row(m, j->ids[at - j->images], row);
+        for (size_t d = 0; d < D; d++)
+            x[d * (size_t)L + (size_t)t] = from[d];
+    }
+}
+
+/* One strip: rotates queries and keys, moves keys and values to the cache. */
+static void cache_task(void *arg, int strip, int worker) {
+    (void)worker;
+    const prefill_job *j = arg;
+    const pali_model *m = j->m;
+    const pali_text_config *c = &m->w->config.text;
+    size_t L = (size_t)m->k->lanes, E = (size_t)c->E, KE = (size_t)c->K * E;
+    float *keys = m->dec.h + (size_t)strip * KE * L;
+    float *values = keys + (size_t)pali_strips(m, j->tokens) * KE * L;
+    for (int h = 0; j->queries && h < c->H; h++)
+        rope_strip(m, strip, m->dec.q + ((size_t)strip * (size_t)c->H + (size_t)h) * E * L);
+    for (int k = 0; k < c->K; k++) {
+        size_t from = (size_t)k * E * L;
+        size_t to = ((size_t)k * (size_t)m->positions + (size_t)strip * L) * E;
+        rope_strip(m, strip, keys + from);
+        pali_strip_read(m, keys + from, c->E, lanes_used(j, strip), cache(m, j->layer, 0) + to, E);
+        pali_strip_read(m, values + from, c->E, lanes_used(j, strip), cache(m, j->layer, 1) + to,
+                        E);
+    }
+}
+
+/* Adds a product of `tokens` tokens from `in` to x, both starting at strip; q is free. */
+static bool add_strips(pali_model *m, const pali_matrix *w, const pali_matrix *post,
+                       const float *in, int strip, int tokens) {
+    float *x = m->dec.x + (size_t)strip * (size_t)m->k->lanes * (size_t)w->rows;
+    pali_linear l = {.w = w, .put = PALI_PUT_ADD, .out = x};
+    if (!post->data)
+        return pali_linear_strips(m, &l, 1, in, tokens);
+    l.put = PALI_PUT;
+    l.out = m->dec.q;
+    pali_norm n = rms(m, post, true);
+    return pali_linear_strips(m, &l, 1, in, tokens) && pali_norm_strips(m, &n, m->dec.q, tokens, x);
+}
+
+/* Keys and values of a layer for all tokens, and the queries in q when wanted. */
+static bool prefill_keys(pali_model *m, prefill_job *j) {
+    const pali_text_layer *l = &m->w->text[j->layer];
+    size_t values = (size_t)pali_strips(m, j->tokens) * (size_t)m->k->lanes * (size_t)l->k_w.rows;
+    pali_norm n = rms(m, &l->attn_norm, false);
+    pali_linear qkv[] = {
+        {.w = &l->k_w, .out = m->dec.h},
+        {.w = &l->v_w, .out = m->dec.h + values},
+        {.w = &l->q_w, .out = m->dec.q},
+    };
+    return pali_norm_strips(m, &n, m->dec.x, j->tokens, m->dec.a) &&
+           pali_linear_strips(m, qkv, j->queries ? 3 : 2, m->dec.a, j->tokens) &&
+           pali_tasks(m, pali_strips(m, j->tokens), cache_task, j);
+}
+
+static bool prefill_layer(pali_model *m, prefill_job *j) {
+    const pali_text_layer *l = &m->w->text[j->layer];
+    int T = j->tokens, strips = pali_strips(m, T), block = pali_block_strips(m, T);
+    size_t L = (size_t)m->k->lanes, D = (size_t)l->mlp_norm.cols;
+    pali_norm n = rms(m, &l->mlp_norm, false);
+    pali_attention a = attention(m, j->layer, m->dec.q, T, m->dec.a);
+    if (!prefill_keys(m, j) || !pali_attend_strips(m, &a, T) ||
+        !add_strips(m, &l->o_w, &l->post_attn_norm, m->dec.a, 0, T) ||
+        !pali_norm_strips(m, &n, m->dec.x, T, m->dec.a))
+        return false;
+    for (int s = 0; s < strips; s += block) {
+        int left = T - s * (int)L, tokens = left < block * (int)L ? left : block * (int)L;
+        pali_linear gate = {
+            .w = &l->gate_w, .up = &l->up_w, .put = PALI_PUT_GATED, .out = m->dec.h};
+        if (!pali_linear_strips(m, &gate, 1, m->dec.a + (size_t)s * L * D, tokens) ||
+            !add_strips(m, &l->down_w, &l->post_mlp_norm, m->dec.h, s, tokens))
+            return false;
+    }
+    return true;
+}
+
+/* The last layer: keys and values of all, the rest for the last token alone. */
+static bool prefill_last(pali_model *m, prefill_job *j) {
+    const pali_text_config *c = &m->w->config.text;
+    const pali_text_layer *l = &m->w->text[j->layer];
+    size_t L = (size_t)m->k->lanes, D = (size_t)c->D, last = (size_t)j->tokens - 1;
+    if (!prefill_keys(m, j))
+        return false;
+    pali_strip_read(m, m->dec.x + last / L * D * L + last % L, c->D, 1, m->row_x, D);
+    pali_norm n = rms(m, &l->attn_norm, false);
+    pali_norm_row(m, &n, m->row_x, m->row_a);
+    pali_linear q = {.w = &l->q_w, .out = m->row_q};
+    if (!pali_linear_row(m, &q, 1, m->row_a))
+        return false;
+    for (int h = 0; h < c->H; h++)
+        rope_row(m, (int)last, m->row_q + (size_t)h * (size_t)c->E);
+    return finish_row(m, j->layer, j->tokens);
+}
+
+int pali_decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
+                         const int32_t *ids, int n, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    int64_t images = (int64_t)nembeds * m->w->config.vision.P, tokens = images + n;
+    m->filled = 0;
+    if (nembeds < 0 || n < 0 || tokens == 0)
+        return pali_fail(err, PALI_EARG, NULL, "a prefix needs at least one token");
+    if (tokens > m->positions)
+        return pali_fail(err, PALI_ELIMIT, "shorten the question or start with a larger context",
+                         "the prefix has %lld tokens, the context has room for %d",
+                         (long long)tokens, m->positions);
+    for (int i = 0; i < n; i++)
+        if (check_id(m, ids[i], err) != 0)
+            return PALI_EARG;
+
+    prefill_job j = {.m = m,
+                     .embeds = embeds,
+                     .ids = ids,
+                     .images = (int)images,
+                     .tokens = (int)tokens,
+                     .queries = true};
+    pali_progress(m, PALI_STAGE_PREFILL, 0, c->layers + 1);
+    if (!pali_tasks(m, pali_strips(m, j.tokens), embed_task, &j))
+        return pali_stopped(err);
+    for (; j.layer < c->layers; j.layer++) {
+        j.queries = j.layer + 1 < c->layers;
+        if (!(j.queries ? prefill_layer(m, &j) : prefill_last(m, &j)))
+            return pali_stopped(err);
+        pali_progress(m, PALI_STAGE_PREFILL, j.layer + 1, c->layers + 1);
+    }
+    if (!head(m))
+        return pali_stopped(err);
+    m->filled = j.tokens;
+    pali_progress(m, PALI_STAGE_PREFILL, c->layers + 1, c->layers + 1);
+    return 0;
+}

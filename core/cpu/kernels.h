@@ -1,0 +1,64 @@
+/* kernels.h - the innermost loops of the CPU backend, one table per instruction set.
+ *
+ * simd.h holds the one text of all of them; kernels.c, kernels_avx2.c and
+ * kernels_avx512.c compile it for 4, 8 and 16 floats a vector, and
+ * pali_kernels_pick chooses what this processor can run. Everything accumulates
+ * in float32.
+ *
+ * Strips. Activations of many tokens lie in strips of `lanes` tokens, feature
+ * by feature: element (token t, feature d) of a matrix with D features is
+ *     strip[(t / lanes * D + d) * lanes + t % lanes].
+ * A vector then holds one feature of neighbouring tokens. Matrix products need
+ * no transposed copy of either side, and sums over features (norms, softmax over
+ * keys) are plain vector additions.                                           */
+#ifndef PALI_CPU_KERNELS_H
+#define PALI_CPU_KERNELS_H
+
+#include "core/safetensors.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct {
+    const char *name;
+    int lanes; /* tokens of a strip: two vectors */
+    int rows;  /* most rows of one tile; a multiple of 6 */
+
+    /* c[r][lane] = (add ? c[r][lane] : 0) + sum over i < k of w[r * rs + i * cs] * x[i][lane]
+     * for r < rows. x and c have rows of `lanes` floats. Only the first `used` lanes
+     * are asked for: when they fit one vector, only that is computed. */
+    void (*tile)(int rows, int used, int k, const float *w, size_t rs, size_t cs, const float *x,
+                 float *c, bool add);
+
+    /* dst[i] = src[i], n elements of dtype at any alignment. */
+    void (*widen)(pali_dtype dtype, const void *src, size_t n, float *dst);
+
+    /* y[r] = sum over i < n of w[r][i] * x[i], rows ld bytes apart, any alignment. A
+     * row's sum does not depend on which rows are asked for with it. */
+    void (*dot)(pali_dtype dtype, const void *w, size_t ld, int rows, size_t n, const float *x,
+                float *y);
+
+    /* out[e] = sum over i < keys of p[i] * v[i * ld + e], e < n. */
+    void (*mix)(size_t keys, size_t n, const float *p, const float *v, size_t ld, float *out);
+
+    void (*exp)(size_t n, float *x);                                     /* x = e^x */
+    void (*gelu)(size_t n, float *x);                                    /* tanh form */
+    void (*geglu)(size_t n, const float *g, const float *u, float *out); /* gelu(g) * u */
+    void (*softcap)(size_t n, float cap, float *x); /* x = cap * tanh(x / cap) */
+
+    /* s[key][lane] = exp(z - max over keys of z), z = softcap(s * scale) (cap 0: no cap),
+     * and inv[lane] = 1 / sum over keys, for the vectors that hold the first `used` lanes. */
+    void (*softmax_lanes)(size_t keys, int used, float scale, float cap, float *s, float *inv);
+    /* The same along one row of n scores, divided by their sum. */
+    void (*softmax_row)(size_t n, float scale, float cap, float *s);
+} pali_kernels;
+
+/* The fastest table this processor can run. */
+const pali_kernels *pali_kernels_pick(void);
+
+/* All that this processor can run, slowest first; NULL from i = their number on. */
+const pali_kernels *pali_kernels_at(int i);
+
+extern const pali_kernels pali_kernels_plain, pali_kernels_avx2, pali_kernels_avx512;
+
+#endif
