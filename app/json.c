@@ -1,0 +1,74 @@
+/* json.c - see json.h. jansson writes; what it refuses (bytes that are no UTF-8, in a
+ * prompt from the command line) becomes U+FFFD first.                              */
+#include "app/json.h"
+
+#include "ui/text.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* NULL when memory is short, like all makers of jansson values below. */
+static json_t *string(const char *s) {
+    size_t room = UI_TEXT_ROOM(strlen(s)) + 4;
+    char *clean = malloc(room);
+    json_t *j = clean ? json_string(ui_text_clean(UI_TEXT_VALID, s, clean, room)) : NULL;
+    free(clean);
+    return j;
+}
+
+/* Rounded, so that a float does not show digits it never had. */
+static json_t *number(double v, double step) {
+    return json_real(round(v / step) * step);
+}
+
+static json_t *tokens(const pali_result *r) {
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < r->ntokens; i++)
+        if (json_array_append_new(list, json_integer(r->tokens[i]))) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
+static json_t *objects(const pali_result *r) {
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < r->nobjects; i++) {
+        const pali_object *o = &r->objects[i];
+        json_t *j = json_pack("{s:o, s:[o,o,o,o]}", "label", string(o->label), "box",
+                              number(o->box[0], 0.01), number(o->box[1], 0.01),
+                              number(o->box[2], 0.01), number(o->box[3], 0.01));
+        if (json_array_append_new(list, j)) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static json_t *timings_of(const pali_result *r, const app_timings *t) {
+    const double us = 1e-6;
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:i}", "load_s", number(t->load_s, us), "encode_s",
+                     number(r->encode_s, us), "prefill_s", number(r->prefill_s, us), "decode_s",
+                     number(r->decode_s, us), "first_token_s", number(t->first_s, us),
+                     "prefix_tokens", r->prefix_tokens);
+}
+
+int app_json_turn(const char *prompt, const pali_result *result, const app_timings *timings,
+                  char **out, pali_error *err) {
+    json_t *j =
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:s}", "prompt", string(prompt), "text",
+                  string(result->text), "tokens", tokens(result), "objects", objects(result),
+                  "timings", timings_of(result, timings), "stop", pali_stop_name(result->stop));
+    *out = NULL;
+    size_t n = 0;
+    const size_t flags = JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(10);
+    if (j && (n = json_dumpb(j, NULL, 0, flags)) && (*out = malloc(n + 2))) {
+        json_dumpb(j, *out, n, flags);
+        memcpy(*out + n, "\n", 2);
+    }
+    json_decref(j);
+    return *out ? 0 : pali_fail_nomem(err, "writing the answer as JSON");
+}

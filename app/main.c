@@ -1,0 +1,75 @@
+/* main.c - parse, open, choose a mode, close. */
+#include "app/oneshot.h"
+#include "app/options.h"
+#include "app/output.h"
+#include "app/process.h"
+#include "app/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Where the questions come from; refuses what could only wait for ever. */
+static int choose(const app_options *o, app_questions *out, pali_error *err) {
+    bool piped_image = o->image && !strcmp(o->image, "-");
+    if (piped_image && isatty(STDIN_FILENO))
+        return pali_fail(err, PALI_EARG, "pipe or redirect the picture into pali",
+                         "the image is to come from standard input, but that is a terminal");
+    *out = o->nprompts ? APP_ASK_PROMPTS : o->demo && !o->image ? APP_ASK_DEMO : APP_ASK_LINES;
+    if (*out == APP_ASK_LINES && (piped_image || isatty(STDIN_FILENO)))
+        return pali_fail(err, PALI_EARG, "ask with -p \"what is in the picture?\"",
+                         "no prompt given");
+    return 0;
+}
+
+/* Everything after the command line is understood; leaves the sentence in err. */
+static int run(const app_options *o, app_questions from, pali_error *err) {
+    const pali_run how = {.cancel = app_process_stop_flag(), .progress = app_err_progress};
+    app_session session;
+    int rc = app_session_open(&session, o, &how, err);
+    if (rc == PALI_EARG)
+        rc = PALI_EUNSUPPORTED; /* a matter of the files: the command line was fine */
+    if (!rc)
+        rc = app_oneshot_run(&session, from, &how, err);
+    app_err_progress_clear();
+    app_session_close(&session);
+    return rc;
+}
+
+static int finish(int rc, const pali_error *err) {
+    pali_error late = {0};
+    if (rc == 0 || rc == PALI_ECANCEL) {
+        int status = rc ? APP_STOPPED : APP_OK;
+        if (!app_out_close(&late))
+            return status;
+        err = &late;
+    } else if (rc == PALI_EARG) {
+        app_err_usage(err);
+        return APP_USAGE;
+    }
+    app_err_complain(err);
+    return APP_FAILED;
+}
+
+static int print_help(pali_error *err) {
+    char *text = app_options_help();
+    int rc = text ? app_out_string(text, err) : pali_fail_nomem(err, "printing the help");
+    free(text);
+    return rc;
+}
+
+int main(int argc, char **argv) {
+    app_options options;
+    app_questions from;
+    pali_error err = {0};
+    app_process_start();
+    int rc = app_options_parse(argc, argv, &options, &err);
+    if (!rc && options.help)
+        rc = print_help(&err);
+    else if (!rc && options.version)
+        rc = app_out_string("pali " PALI_VERSION "\n", &err);
+    else if (!rc && !(rc = choose(&options, &from, &err)))
+        rc = run(&options, from, &err);
+    app_options_close(&options);
+    return finish(rc, &err);
+}

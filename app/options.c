@@ -1,0 +1,330 @@
+/* options.c - one table of options for getopt_long and for --help; see options.h. */
+#include "app/options.h"
+
+#include <getopt.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    OPT_DEMO = 256, /* beyond every short option */
+    OPT_JSON,
+    OPT_TOP_K,
+    OPT_TOP_P,
+    OPT_SEED,
+    OPT_THREADS,
+    OPT_HISTORY,
+    OPT_DUMP,
+    OPT_VERSION,
+};
+
+/* In the order of --help; without a code: a heading. Defaults stand in parentheses. */
+static const struct {
+    int code; /* the short option, or one of the above */
+    const char *name, *value, *text;
+} table[] = {
+    {0, "Model", NULL, NULL},
+    {'m', "model", "DIR",
+     "directory of a downloaded model, or its hub id when it is\n"
+     "in the local hub cache (PALI_MODEL)"},
+    {OPT_DEMO, "demo", NULL,
+     "the bundled miniature model; without IMAGE its own picture,\n"
+     "and then without -p a few prompts about it"},
+    {'b', "backend", "NAME", "auto, cpu or cuda (auto)"},
+    {OPT_THREADS, "threads", "N", "processor threads; 0 is one a core (0)"},
+
+    {0, "Asking", NULL, NULL},
+    {'p', "prompt", "TEXT", "what to ask; repeated: the next turns of one chat"},
+    {OPT_HISTORY, "history", "HOW",
+     "earlier turns shown to the model: none, auto (before\n"
+     "free-text questions) or the last N (auto)"},
+    {'n', "max-tokens", "N", "longest answer, in tokens (256)"},
+
+    {0, "Choosing words", NULL, NULL},
+    {'t', "temperature", "X", "0 always takes the likeliest (0)"},
+    {OPT_TOP_K, "top-k", "N", "only the N likeliest; 0 is off (0)"},
+    {OPT_TOP_P, "top-p", "X", "only the likeliest that hold this share; 1 is off (1)"},
+    {OPT_SEED, "seed", "N", "of the random numbers (0)"},
+
+    {0, "Output", NULL, NULL},
+    {OPT_JSON, "json", NULL, "one JSON object a turn, one a line"},
+    {OPT_DUMP, "dump", "DIR", "write the tensors of each turn to DIR as .npy"},
+    {'v', "verbose", NULL, "model, backend and timings on standard error"},
+    {OPT_VERSION, "version", NULL, "print the version"},
+    {'h', "help", NULL, "print this"},
+};
+enum {
+    ROWS = sizeof table / sizeof *table
+};
+
+static const char help_head[] =
+    "usage: pali [options] [IMAGE]\n"
+    "\n"
+    "Asks a PaliGemma model about IMAGE: a PNG, JPEG, GIF, BMP or PNM file, or - for\n"
+    "standard input. Answers go to standard output, everything else to standard error.\n"
+    "Without -p, questions are read from standard input, one a line.\n";
+
+static const char help_tail[] =
+    "\n"
+    "Exit status: 0 answered, 1 failed, 2 wrong usage, 130 stopped by a signal.\n"
+    "\n"
+    "  pali --demo\n"
+    "  pali -m google/paligemma2-3b-mix-224 photo.jpg -p \"caption en\"\n";
+
+char *app_options_help(void) {
+    char *out = NULL;
+    size_t n;
+    FILE *f = open_memstream(&out, &n);
+    if (!f)
+        return NULL;
+    fputs(help_head, f);
+    for (size_t i = 0; i < ROWS; i++) {
+        if (!table[i].code) {
+            fprintf(f, "\n%s\n", table[i].name);
+            continue;
+        }
+        char left[32], mark[8] = "    ";
+        if (table[i].code < 256)
+            snprintf(mark, sizeof mark, "-%c, ", table[i].code);
+        snprintf(left, sizeof left, "%s--%s %s", mark, table[i].name,
+                 table[i].value ? table[i].value : "");
+        for (const char *line = table[i].text; line; line = strchr(line, '\n')) {
+            line += *line == '\n';
+            fprintf(f, "  %-20s  %.*s\n", line == table[i].text ? left : "",
+                    (int)strcspn(line, "\n"), line);
+        }
+    }
+    fputs(help_tail, f);
+    if (fclose(f)) {
+        free(out);
+        return NULL;
+    }
+    return out;
+}
+
+/* --- values ------------------------------------------------------------------------ */
+
+static int bad_value(const char *name, const char *value, const char *want, pali_error *err) {
+    return pali_fail(err, PALI_EARG, NULL, "%s wants %s, not \"%.80s\"", name, want, value);
+}
+
+/* Digits only: no sign, no space, no trailing text. */
+static int parse_count(const char *name, const char *s, uint64_t min, uint64_t max,
+                       const char *want, uint64_t *out, pali_error *err) {
+    uint64_t v = 0;
+    bool fits = *s != '\0';
+    for (const char *c = s; *c && fits; c++)
+        fits = *c >= '0' && *c <= '9' && !__builtin_mul_overflow(v, 10, &v) &&
+               !__builtin_add_overflow(v, (uint64_t)(*c - '0'), &v);
+    if (!fits || v < min || v > max)
+        return bad_value(name, s, want, err);
+    *out = v;
+    return 0;
+}
+
+static int parse_int(const char *name, const char *s, int min, int max, const char *want, int *out,
+                     pali_error *err) {
+    uint64_t v = 0;
+    int rc = parse_count(name, s, (uint64_t)min, (uint64_t)max, want, &v, err);
+    if (!rc)
+        *out = (int)v;
+    return rc;
+}
+
+/* A plain decimal number with a point, whatever the locale; no nan, inf or hex. */
+static int parse_real(const char *name, const char *s, float max, const char *want, float *out,
+                      pali_error *err) {
+    if (!*s || s[strspn(s, "0123456789.eE+-")])
+        return bad_value(name, s, want, err);
+    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (c == (locale_t)0)
+        return pali_fail_nomem(err, "reading the options");
+    char *end;
+    float v = strtof_l(s, &end, c);
+    freelocale(c);
+    if (*end || !(v >= 0 && v <= max))
+        return bad_value(name, s, want, err);
+    *out = v;
+    return 0;
+}
+
+static int parse_top_p(const char *s, float *out, pali_error *err) {
+    static const char want[] = "a number above 0, at most 1";
+    int rc = parse_real("--top-p", s, 1, want, out, err);
+    return rc || *out > 0 ? rc : bad_value("--top-p", s, want, err);
+}
+
+static int parse_backend(const char *s, const char **out, pali_error *err) {
+    if (strcmp(s, "auto") && strcmp(s, "cpu") && strcmp(s, "cuda"))
+        return bad_value("--backend", s, "auto, cpu or cuda", err);
+    *out = s;
+    return 0;
+}
+
+static int parse_history(const char *s, int *out, pali_error *err) {
+    if (!strcmp(s, "none"))
+        *out = PALI_HISTORY_NONE;
+    else if (!strcmp(s, "auto"))
+        *out = PALI_HISTORY_AUTO;
+    else
+        return parse_int("--history", s, 1, 1000, "none, auto or a number from 1 to 1000", out,
+                         err);
+    return 0;
+}
+
+static int parse_word(const char *name, const char *s, const char **out, pali_error *err) {
+    if (!*s)
+        return pali_fail(err, PALI_EARG, NULL, "the value of %s is empty", name);
+    *out = s;
+    return 0;
+}
+
+static int add_image(app_options *o, const char *path, pali_error *err) {
+    if (!*path)
+        return pali_fail(err, PALI_EARG, NULL, "the name of the image is empty");
+    if (o->image)
+        return pali_fail(err, PALI_EARG, NULL, "one image at a time: \"%.80s\" or \"%.80s\"?",
+                         o->image, path);
+    o->image = path;
+    return 0;
+}
+
+/* --- the whole line ------------------------------------------------------------------ */
+
+/* word: what getopt stumbled over; option: what it took it for, 0 if for nothing. */
+static int unknown_option(const char *word, int option, pali_error *err) {
+    if (strncmp(word, "--", 2))
+        return pali_fail(err, PALI_EARG, NULL, "unknown option -%c", option);
+    return pali_fail(err, PALI_EARG, NULL, "%s %.80s",
+                     option ? "no value belongs in" : "unknown option", word);
+}
+
+static int take(app_options *o, int option, const char *word, pali_error *err) {
+    static const char million[] = "a number from 0 to 1000000";
+    switch (option) {
+    case 1:
+        return add_image(o, optarg, err);
+    case 'm':
+        return parse_word("--model", optarg, &o->model, err);
+    case OPT_DEMO:
+        o->demo = true;
+        return 0;
+    case 'p':
+        o->prompts[o->nprompts++] = optarg;
+        return 0;
+    case OPT_JSON:
+        o->json = true;
+        return 0;
+    case 'b':
+        return parse_backend(optarg, &o->backend, err);
+    case 'n':
+        return parse_int("--max-tokens", optarg, 1, 1000000, "a number from 1 to 1000000",
+                         &o->max_tokens, err);
+    case 't':
+        return parse_real("--temperature", optarg, 100, "a number from 0 to 100",
+                          &o->sampling.temperature, err);
+    case OPT_TOP_K:
+        return parse_int("--top-k", optarg, 0, 1000000, million, &o->sampling.top_k, err);
+    case OPT_TOP_P:
+        return parse_top_p(optarg, &o->sampling.top_p, err);
+    case OPT_SEED:
+        return parse_count("--seed", optarg, 0, UINT64_MAX, "a whole number below 2^64",
+                           &o->sampling.seed, err);
+    case OPT_THREADS:
+        return parse_int("--threads", optarg, 0, 1024, "a number from 0 to 1024", &o->threads, err);
+    case OPT_HISTORY:
+        return parse_history(optarg, &o->history, err);
+    case OPT_DUMP:
+        return parse_word("--dump", optarg, &o->dump, err);
+    case 'v':
+        o->verbose = true;
+        return 0;
+    case OPT_VERSION:
+        o->version = true;
+        return 0;
+    case 'h':
+        o->help = true;
+        return 0;
+    case ':':
+        return pali_fail(err, PALI_EARG, NULL, "option %.80s needs a value", word);
+    default:
+        return unknown_option(word, optopt, err);
+    }
+}
+
+/* What the options mean together. */
+static int settle(app_options *o, pali_error *err) {
+    if (o->demo && o->model)
+        return pali_fail(err, PALI_EARG, NULL, "--demo brings its own model: leave out --model");
+    if (!o->demo && !o->model)
+        o->model = getenv("PALI_MODEL");
+    if (!o->demo && (!o->model || !*o->model))
+        return pali_fail(err, PALI_EARG,
+                         "--demo takes the bundled one, -m DIR-or-hub-id any PaliGemma, "
+                         "PALI_MODEL sets a default",
+                         "no model given");
+    if (!o->demo && !o->image)
+        return pali_fail(err, PALI_EARG, NULL, "no image given");
+    o->hub = (pali_hub_env){
+        .hf_hub_cache = getenv("HF_HUB_CACHE"),
+        .hf_home = getenv("HF_HOME"),
+        .xdg_cache = getenv("XDG_CACHE_HOME"),
+        .home = getenv("HOME"),
+    };
+    return 0;
+}
+
+/* The table in getopt's terms. The leading '-' hands out words in the order written, so
+ * that options may stand before and after IMAGE whatever POSIXLY_CORRECT says. */
+static void fill_getopt(struct option longs[ROWS + 1], char shorts[3 + 2 * ROWS]) {
+    char *s = stpcpy(shorts, "-:");
+    for (size_t i = 0; i < ROWS; i++) {
+        if (!table[i].code)
+            continue;
+        int has = table[i].value ? required_argument : no_argument;
+        *longs++ = (struct option){table[i].name, has, NULL, table[i].code};
+        if (table[i].code < 256)
+            *s++ = (char)table[i].code;
+        if (table[i].code < 256 && table[i].value)
+            *s++ = ':';
+    }
+    *longs = (struct option){0};
+    *s = '\0';
+}
+
+int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) {
+    *out = (app_options){
+        .backend = "auto",
+        .max_tokens = 256,
+        .sampling = {.temperature = 0, .top_k = 0, .top_p = 1, .seed = 0},
+        .history = PALI_HISTORY_AUTO,
+        .prompts = calloc((size_t)argc + 1, sizeof *out->prompts),
+    };
+    if (!out->prompts)
+        return pali_fail_nomem(err, "reading the options");
+    struct option longs[ROWS + 1];
+    char shorts[3 + 2 * ROWS];
+    fill_getopt(longs, shorts);
+    optind = 0; /* glibc: start afresh */
+    opterr = 0;
+    for (;;) {
+        /* The word about to be read: inside "-vx" optind stays on it. */
+        const char *word = argc > 1 && optind < argc ? argv[optind ? optind : 1] : "";
+        int option = getopt_long(argc, argv, shorts, longs, NULL);
+        if (option == -1)
+            break;
+        int rc = take(out, option, word, err);
+        if (rc || out->help || out->version)
+            return rc;
+    }
+    for (; optind < argc; optind++)
+        if (add_image(out, argv[optind], err))
+            return PALI_EARG;
+    return settle(out, err);
+}
+
+void app_options_close(app_options *o) {
+    free(o->prompts);
+    o->prompts = NULL;
+}

@@ -1,0 +1,44 @@
+/* options.h - argv and environment -> one struct. The only reader of either.
+ *
+ * Strings are borrowed from argv and the environment. Nothing is opened or looked
+ * up here; what is written here is checked here, so that a typing mistake is told
+ * before anything slow begins.                                                   */
+#ifndef APP_OPTIONS_H
+#define APP_OPTIONS_H
+
+#include "core/hub.h"
+#include "core/pali.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct {
+    const char *image; /* path, "-" for standard input, NULL: none */
+    const char *model; /* directory or hub id, from -m or PALI_MODEL; NULL: none */
+    bool demo;         /* the bundled model; its picture too when image is NULL */
+
+    const char **prompts; /* owned array of borrowed strings */
+    size_t nprompts;
+
+    const char *backend;
+    int threads;
+    int max_tokens;
+    pali_sampling sampling;
+    int history;
+
+    bool json, verbose;
+    const char *dump; /* directory; NULL: none */
+    bool help, version;
+
+    pali_hub_env hub; /* where the hub's cache may be */
+} app_options;
+
+/* PALI_EARG names the option and the bad value. Close *out in any case. With help or
+ * version set nothing after it was checked. */
+int app_options_parse(int argc, char **argv, app_options *out, pali_error *err);
+void app_options_close(app_options *o);
+
+/* The text of --help; free it with free(). NULL when memory is short. */
+char *app_options_help(void);
+
+#endif

@@ -1,0 +1,70 @@
+/* session.c - see session.h. */
+#include "app/session.h"
+
+#include "app/dump.h"
+#include "app/output.h"
+#include "app/process.h"
+
+#include <limits.h>
+#include <time.h>
+
+double app_clock(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void describe(const app_session *s, const char *model_dir) {
+    const pali_engine_info *i = &s->info;
+    app_err_note("picture  %s, %d x %d", s->image_path, s->image.width, s->image.height);
+    app_err_note("model    %s: %s, %s, %.1f million weights, %.1f MB, %d x %d pixels in %d tokens",
+                 model_dir, i->generation == 2 ? "PaliGemma 2" : "PaliGemma", i->dtype,
+                 1e-6 * (double)i->params, 1e-6 * (double)i->weight_bytes, i->image_size,
+                 i->image_size, i->image_tokens);
+    app_err_note("backend  %s, room for %d tokens", i->backend, i->context);
+}
+
+int app_session_open(app_session *out, const app_options *o, const pali_run *run, pali_error *err) {
+    *out = (app_session){.options = o};
+    int rc = o->demo ? app_demo_open(&out->demo, err) : 0;
+    if (rc)
+        return rc;
+    out->image_path = o->image ? o->image : out->demo.picture;
+    rc = pali_image_open(out->image_path, &out->image, err);
+    if (!rc && o->dump)
+        rc = app_dump_prepare(o->dump, err);
+    if (rc)
+        return rc;
+
+    /* Not earlier: a picture that never comes on standard input must be interruptible. */
+    app_process_catch_signals();
+    double start = app_clock();
+    char found[PATH_MAX];
+    pali_engine_options eo = {
+        .model_dir = o->demo ? out->demo.dir : found,
+        .backend = o->backend,
+        .threads = o->threads,
+    };
+    if (!o->demo)
+        rc = pali_hub_find(&o->hub, o->model, found, sizeof found, err);
+    if (!rc)
+        rc = pali_engine_open(&eo, run, &out->engine, err);
+    if (rc)
+        return rc;
+    pali_engine_describe(out->engine, &out->info);
+    out->load_s = app_clock() - start;
+    rc = pali_dialog_open(out->engine, &out->dialog, err);
+    if (!rc)
+        rc = pali_dialog_set_image(out->dialog, &out->image, true, err);
+    if (!rc && o->verbose)
+        describe(out, eo.model_dir);
+    return rc;
+}
+
+void app_session_close(app_session *s) {
+    pali_dialog_close(s->dialog);
+    pali_engine_close(s->engine);
+    pali_image_close(&s->image);
+    app_demo_close(&s->demo);
+    *s = (app_session){0};
+}

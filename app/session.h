@@ -1,0 +1,30 @@
+/* session.h - everything the options name, opened: picture, model, dialog.
+ *
+ * The picture comes first: a mistyped file name must not cost the loading of a
+ * model. Every mode of the program works on one session.                         */
+#ifndef APP_SESSION_H
+#define APP_SESSION_H
+
+#include "app/demo.h"
+#include "app/options.h"
+#include "core/pali.h"
+
+typedef struct {
+    const app_options *options; /* borrowed */
+    app_demo demo;              /* empty unless options->demo */
+    const char *image_path;     /* borrowed */
+    pali_image image;
+    pali_engine *engine;
+    pali_engine_info info;
+    pali_dialog *dialog;
+    double load_s; /* what opening the model took */
+} app_session;
+
+/* Close *out in any case. PALI_ECANCEL when a signal came. */
+int app_session_open(app_session *out, const app_options *o, const pali_run *run, pali_error *err);
+void app_session_close(app_session *s);
+
+/* Seconds of a clock that only moves forward. */
+double app_clock(void);
+
+#endif
