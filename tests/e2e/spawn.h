@@ -1,0 +1,147 @@
+/* spawn.h - runs the built program and collects what it says, with a time limit.
+ * The program is $PALI, or build/release/pali.                                   */
+#ifndef PALI_SPAWN_H
+#define PALI_SPAWN_H
+
+#include "tests/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    SPAWN_LIMIT_S = 60,
+    SPAWN_ARGS = 40
+};
+
+typedef struct {
+    pid_t pid;
+    int in, out, err; /* our ends; -1: not ours or closed */
+    char *text[2];    /* what came on stdout and stderr, NUL at the end */
+    size_t n[2];
+    int status; /* exit status, or 128 + signal */
+} spawned;
+
+static inline const char *spawn_program(void) {
+    const char *p = getenv("PALI");
+    return p && *p ? p : "build/release/pali";
+}
+
+static inline double spawn_clock(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Starts the program with args (NULL-terminated, without the program's name). Its
+ * input is a pipe, or `in` when that is a descriptor; the same with out. */
+static inline spawned spawn_start(const char *const *args, int in, int out) {
+    const char *argv[SPAWN_ARGS] = {spawn_program()};
+    for (int i = 0; args[i]; i++) {
+        assert_true(i + 2 < SPAWN_ARGS);
+        argv[i + 1] = args[i];
+    }
+    int pin[2] = {in, -1}, pout[2] = {-1, out}, perr[2];
+    if (in < 0)
+        assert_int_equal(pipe2(pin, O_CLOEXEC), 0);
+    if (out < 0)
+        assert_int_equal(pipe2(pout, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(perr, O_CLOEXEC), 0);
+    posix_spawn_file_actions_t fa;
+    posix_spawn_file_actions_init(&fa);
+    posix_spawn_file_actions_adddup2(&fa, pin[0], 0);
+    posix_spawn_file_actions_adddup2(&fa, pout[1], 1);
+    posix_spawn_file_actions_adddup2(&fa, perr[1], 2);
+    spawned s = {.in = pin[1], .out = pout[0], .err = perr[0]};
+    extern char **environ;
+    int rc = posix_spawn(&s.pid, argv[0], &fa, NULL, (char *const *)(uintptr_t)argv, environ);
+    posix_spawn_file_actions_destroy(&fa);
+    if (rc)
+        fail_msg("%s: %s: build it with make, or set PALI", argv[0], strerror(rc));
+    if (in < 0)
+        close(pin[0]);
+    if (out < 0)
+        close(pout[1]);
+    close(perr[1]);
+    for (int i = 0; i < 2; i++) {
+        s.text[i] = calloc(1, 1);
+        assert_non_null(s.text[i]);
+    }
+    return s;
+}
+
+static inline void spawn_close(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static inline void spawn_write(spawned *s, const char *bytes, size_t n) {
+    assert_int_equal(write(s->in, bytes, n), n);
+}
+
+/* Reads until both streams end, or until stdout holds `want` bytes. */
+static inline void spawn_read(spawned *s, size_t want) {
+    double limit = spawn_clock() + SPAWN_LIMIT_S;
+    int *fds[2] = {&s->out, &s->err};
+    while ((s->out >= 0 || s->err >= 0) && s->n[0] < want) {
+        struct pollfd p[2] = {{.fd = s->out, .events = POLLIN}, {.fd = s->err, .events = POLLIN}};
+        int ready = poll(p, 2, 1000);
+        if (spawn_clock() > limit) {
+            kill(s->pid, SIGKILL);
+            fail_msg("no end after %d s; stdout so far: %s", SPAWN_LIMIT_S, s->text[0]);
+        }
+        for (int i = 0; i < 2 && ready > 0; i++) {
+            if (*fds[i] < 0 || !p[i].revents)
+                continue;
+            char buf[4096];
+            ssize_t n = read(*fds[i], buf, sizeof buf);
+            if (n <= 0) {
+                spawn_close(fds[i]);
+                continue;
+            }
+            s->text[i] = realloc(s->text[i], s->n[i] + (size_t)n + 1);
+            assert_non_null(s->text[i]);
+            memcpy(s->text[i] + s->n[i], buf, (size_t)n);
+            s->n[i] += (size_t)n;
+            s->text[i][s->n[i]] = '\0';
+        }
+    }
+}
+
+/* Ends the input, reads the rest, takes the status. */
+static inline void spawn_finish(spawned *s) {
+    spawn_close(&s->in);
+    spawn_read(s, SIZE_MAX);
+    int status;
+    assert_int_equal(waitpid(s->pid, &status, 0), s->pid);
+    s->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static inline void spawn_free(spawned *s) {
+    free(s->text[0]);
+    free(s->text[1]);
+}
+
+/* From start to end; input NULL: /dev/null. */
+static inline spawned spawn_run(const char *input, const char *const *args) {
+    int null = input ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
+    spawned s = spawn_start(args, null, -1);
+    if (input)
+        spawn_write(&s, input, strlen(input));
+    spawn_finish(&s);
+    if (null >= 0)
+        close(null);
+    return s;
+}
+
+#define RUN(input, ...)     spawn_run((input), (const char *const[]){__VA_ARGS__, NULL})
+#define START(in, out, ...) spawn_start((const char *const[]){__VA_ARGS__, NULL}, (in), (out))
+
+#endif

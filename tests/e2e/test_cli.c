@@ -1,0 +1,588 @@
+/* test_cli.c - the built program from outside: words on the command line, exit codes,
+ * streams, signals, files. The part that needs answers uses the bundled model and is
+ * skipped while that is not there.                                                */
+#include "tests/e2e/spawn.h"
+
+#include <ctype.h>
+#include <jansson.h>
+#include <sys/stat.h>
+
+#define DEMO "assets/demo/"
+
+static char folder[] = "/tmp/pali-cli-XXXXXX";
+static char picture[64]; /* a small good picture in folder */
+
+static int setup(void **state) {
+    (void)state;
+    static const char *const names[] = {"PALI_MODEL", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        unsetenv(names[i]);
+    if (!mkdtemp(folder) || setenv("HOME", folder, 1))
+        return -1;
+    snprintf(picture, sizeof picture, "%s/picture.ppm", folder);
+    FILE *f = fopen(picture, "wb");
+    if (!f)
+        return -1;
+    fputs("P6 8 8 255\n", f);
+    for (int i = 0; i < 8 * 8 * 3; i++)
+        fputc(i, f);
+    return fclose(f);
+}
+
+static int teardown(void **state) {
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    return system(command);
+}
+
+static void need_demo(void) {
+    if (!access(DEMO "model.safetensors", R_OK) && !access(DEMO "demo.txt", R_OK))
+        return;
+    print_message("no model in " DEMO ", so no answers to look at\n");
+    skip();
+}
+
+static void expect_start(const char *text, const char *start) {
+    if (strncmp(text, start, strlen(start)))
+        fail_msg("\"%s\" does not begin with \"%s\"", text, start);
+}
+
+static void expect_part(const char *text, const char *part) {
+    if (!strstr(text, part))
+        fail_msg("no \"%s\" in \"%s\"", part, text);
+}
+
+static size_t count_lines(const char *text) {
+    size_t n = 0;
+    for (; *text; text++)
+        n += *text == '\n';
+    return n;
+}
+
+/* --- without a model ------------------------------------------------------------------ */
+
+static void cli_prints_version_and_help(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "--version");
+    assert_int_equal(s.status, 0);
+    expect_start(s.text[0], "pali 0.");
+    assert_int_equal(count_lines(s.text[0]), 1);
+    assert_int_equal(s.n[1], 0);
+    spawn_free(&s);
+    static const char *const ways[] = {"-h", "--help"};
+    for (int i = 0; i < 2; i++) {
+        s = RUN(NULL, "picture.png", ways[i], "--nonsense");
+        assert_int_equal(s.status, 0);
+        expect_start(s.text[0], "usage: pali ");
+        assert_int_equal(s.n[1], 0);
+        spawn_free(&s);
+    }
+}
+
+static void cli_refuses_wrong_usage(void **state) {
+    (void)state;
+    static const struct {
+        const char *args[8], *sentence;
+    } cases[] = {
+        {{NULL}, "pali: no model given\n"},
+        {{"x.png"}, "pali: no model given\n"},
+        {{"-q"}, "pali: unknown option -q\n"},
+        {{"-vq"}, "pali: unknown option -q\n"},
+        {{"--nope"}, "pali: unknown option --nope\n"},
+        {{"x.png", "--nope=3"}, "pali: unknown option --nope=3\n"},
+        {{"--json=1"}, "pali: no value belongs in --json=1\n"},
+        {{"-p"}, "pali: option -p needs a value\n"},
+        {{"--prompt"}, "pali: option --prompt needs a value\n"},
+        {{"-t", "0.7x"}, "pali: --temperature wants a number from 0 to 100, not \"0.7x\"\n"},
+        {{"-t", "0,7"}, "pali: --temperature wants a number from 0 to 100, not \"0,7\"\n"},
+        {{"-t", ""}, "pali: --temperature wants a number from 0 to 100, not \"\"\n"},
+        {{"-t", "nan"}, "pali: --temperature wants a number from 0 to 100, not \"nan\"\n"},
+        {{"-t", "inf"}, "pali: --temperature wants a number from 0 to 100, not \"inf\"\n"},
+        {{"-t", "0x1"}, "pali: --temperature wants a number from 0 to 100, not \"0x1\"\n"},
+        {{"-t", "1e99"}, "pali: --temperature wants a number from 0 to 100, not \"1e99\"\n"},
+        {{"-t-1"}, "pali: --temperature wants a number from 0 to 100, not \"-1\"\n"},
+        {{"-n", "-3"}, "pali: --max-tokens wants a number from 1 to 1000000, not \"-3\"\n"},
+        {{"-n", "0"}, "pali: --max-tokens wants a number from 1 to 1000000, not \"0\"\n"},
+        {{"-n", " 5"}, "pali: --max-tokens wants a number from 1 to 1000000, not \" 5\"\n"},
+        {{"-n", "99999999999999999999"}, "pali: --max-tokens wants a number"},
+        {{"--top-k", "1.5"}, "pali: --top-k wants a number from 0 to 1000000, not \"1.5\"\n"},
+        {{"--top-p", "0"}, "pali: --top-p wants a number above 0, at most 1, not \"0\"\n"},
+        {{"--top-p", "1.01"}, "pali: --top-p wants a number above 0, at most 1, not \"1.01\"\n"},
+        {{"--seed", "18446744073709551616"}, "pali: --seed wants a whole number below 2^64"},
+        {{"--threads", "many"}, "pali: --threads wants a number from 0 to 1024, not \"many\"\n"},
+        {{"--history", "0"}, "pali: --history wants none, auto or a number from 1 to 1000"},
+        {{"--backend", "gpu"}, "pali: --backend wants auto, cpu or cuda, not \"gpu\"\n"},
+        {{"--dump="}, "pali: the value of --dump is empty\n"},
+        {{"--demo", ""}, "pali: the name of the image is empty\n"},
+        {{"--demo", "-m", "x"}, "pali: --demo brings its own model: leave out --model\n"},
+        {{"-m", "x"}, "pali: no image given\n"},
+        {{"a.png", "b.png"}, "pali: one image at a time: \"a.png\" or \"b.png\"?\n"},
+        {{"--", "-v", "--json"}, "pali: one image at a time: \"-v\" or \"--json\"?\n"},
+        {{"-m", "x", "-"}, "pali: no prompt given\n"},
+        {{"-n", "\x1B[31m"}, "pali: --max-tokens wants a number from 1 to 1000000, not \"^[[31m\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        spawned s = spawn_run(NULL, cases[i].args);
+        expect_start(s.text[1], cases[i].sentence);
+        assert_int_equal(s.status, 2);
+        assert_int_equal(s.n[0], 0);
+        assert_true(s.n[1] > 16);
+        assert_string_equal(s.text[1] + s.n[1] - 16, "try pali --help\n");
+        spawn_free(&s);
+    }
+}
+
+static void cli_tells_the_three_ways_to_a_model(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, picture, "-p", "ocr");
+    expect_part(s.text[1], "--demo");
+    expect_part(s.text[1], "-m DIR");
+    expect_part(s.text[1], "PALI_MODEL");
+    spawn_free(&s);
+}
+
+static void cli_names_a_bad_picture_before_the_model(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "-m", "/no/such/model", "no-such\x1B.png", "-p", "ocr");
+    assert_int_equal(s.status, 1);
+    expect_start(s.text[1], "pali: ");
+    expect_part(s.text[1], "no-such^[.png");
+    assert_null(strchr(s.text[1], '\x1B'));
+    assert_int_equal(s.n[0], 0);
+    spawn_free(&s);
+}
+
+static void cli_names_a_missing_model(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "-m", "/no/such/model", picture, "-p", "ocr");
+    assert_int_equal(s.status, 1);
+    expect_start(s.text[1], "pali: ");
+    expect_part(s.text[1], "/no/such/model");
+    spawn_free(&s);
+    setenv("PALI_MODEL", "/no/other/model", 1);
+    s = RUN(NULL, picture, "-p", "ocr");
+    unsetenv("PALI_MODEL");
+    assert_int_equal(s.status, 1);
+    expect_part(s.text[1], "/no/other/model");
+    spawn_free(&s);
+}
+
+static void cli_refuses_a_dump_before_the_model(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "-m", "/no/such/model", picture, "-p", "ocr", "--dump", picture);
+    assert_int_equal(s.status, 1);
+    expect_part(s.text[1], "cannot write tensors there");
+    spawn_free(&s);
+}
+
+static void cli_tells_when_the_disk_is_full(void **state) {
+    (void)state;
+    int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+    assert_true(full >= 0);
+    spawned s = START(-1, full, "--help");
+    spawn_finish(&s);
+    close(full);
+    assert_int_equal(s.status, 1);
+    assert_string_equal(s.text[1],
+                        "pali: cannot write to standard output: No space left on device\n");
+    spawn_free(&s);
+}
+
+/* As cat and others: killed by SIGPIPE, also when the parent ignores that signal. */
+static void cli_ends_quietly_when_nobody_reads(void **state) {
+    (void)state;
+    for (int ignore = 0; ignore < 2; ignore++) {
+        int p[2];
+        assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+        close(p[0]);
+        signal(SIGPIPE, ignore ? SIG_IGN : SIG_DFL);
+        spawned s = START(-1, p[1], "--help");
+        signal(SIGPIPE, SIG_DFL);
+        spawn_finish(&s);
+        close(p[1]);
+        assert_int_equal(s.status, 128 + SIGPIPE);
+        assert_int_equal(s.n[1], 0);
+        spawn_free(&s);
+    }
+}
+
+/* --- help and manual ---------------------------------------------------------------- */
+
+enum {
+    NAMES = 4096
+};
+
+/* Adds name to the sorted set of words in set ("-x --long ..."), once. */
+static void add_name(char set[NAMES], const char *name, size_t n) {
+    char word[64];
+    assert_true(n > 0 && n + 3 < sizeof word);
+    snprintf(word, sizeof word, " %.*s ", (int)n, name);
+    if (!*set)
+        strcpy(set, " ");
+    if (!strstr(set, word)) {
+        assert_true(strlen(set) + n + 2 < NAMES);
+        strcat(set, word + 1);
+    }
+}
+
+static void expect_all_in(const char *set, const char *other, const char *where) {
+    char copy[NAMES], *rest, word[64];
+    strcpy(copy, set);
+    for (char *s = strtok_r(copy, " ", &rest); s; s = strtok_r(NULL, " ", &rest)) {
+        snprintf(word, sizeof word, " %s ", s);
+        if (!strstr(other, word))
+            fail_msg("%s is not in %s", s, where);
+    }
+}
+
+static void cli_manual_and_help_name_the_same_options(void **state) {
+    (void)state;
+    char in_help[NAMES] = "", in_manual[NAMES] = "", line[1024];
+    spawned s = RUN(NULL, "--help");
+    for (const char *c = s.text[0]; *c; c++) {
+        bool starts = c > s.text[0] && c[-1] == ' ' && *c == '-' && (isalpha(c[1]) || c[1] == '-');
+        if (!starts)
+            continue;
+        size_t n = strspn(c + 1, "abcdefghijklmnopqrstuvwxyz0123456789-") + 1;
+        add_name(in_help, c, n);
+        c += n - 1;
+    }
+    spawn_free(&s);
+    FILE *f = fopen("man/pali.1", "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) {
+        if (strncmp(line, ".It Fl ", 7))
+            continue;
+        /* ".It Fl p , Fl -prompt Ar TEXT": Fl stands for the first dash. */
+        for (char *c = line; (c = strstr(c, "Fl ")); c++) {
+            c[2] = '-';
+            add_name(in_manual, c + 2, strcspn(c + 2, " \n"));
+        }
+    }
+    fclose(f);
+    expect_part(in_help, " --max-tokens ");
+    expect_all_in(in_help, in_manual, "man/pali.1");
+    expect_all_in(in_manual, in_help, "pali --help");
+}
+
+/* --- answers ----------------------------------------------------------------------------- */
+
+static void cli_demo_shows_a_transcript(void **state) {
+    (void)state;
+    need_demo();
+    spawned s = RUN(NULL, "--demo");
+    assert_int_equal(s.status, 0);
+    assert_string_equal(s.text[1], "");
+    FILE *f = fopen(DEMO "demo.txt", "r");
+    assert_non_null(f);
+    char line[512], shown[600];
+    for (int i = 0; fgets(line, sizeof line, f); i++) {
+        if (i)
+            snprintf(shown, sizeof shown, "\n\n> %s", line);
+        else
+            snprintf(shown, sizeof shown, "/%.*s (", (int)strcspn(line, "\n"), line);
+        expect_part(s.text[0], shown);
+    }
+    fclose(f);
+    spawn_free(&s);
+}
+
+static void cli_ends_each_answer_with_one_newline(void **state) {
+    (void)state;
+    need_demo();
+    spawned one = RUN(NULL, "--demo", "-p", "caption en");
+    spawned two = RUN(NULL, "--demo", "-p", "ocr", "-p", "caption en");
+    spawned lines = RUN("ocr\r\n\ncaption en", "--demo", DEMO "demo.png");
+    assert_int_equal(one.status, 0);
+    assert_int_equal(two.status, 0);
+    assert_int_equal(lines.status, 0);
+    assert_int_equal(count_lines(one.text[0]), 1);
+    assert_int_equal(one.text[0][one.n[0] - 1], '\n');
+    assert_int_equal(count_lines(two.text[0]), 2);
+    assert_string_equal(strchr(two.text[0], '\n') + 1, one.text[0]);
+    assert_string_equal(lines.text[0], two.text[0]);
+    assert_string_equal(lines.text[1], "");
+    spawn_free(&one);
+    spawn_free(&two);
+    spawn_free(&lines);
+}
+
+static void cli_reads_the_picture_from_standard_input(void **state) {
+    (void)state;
+    need_demo();
+    spawned path = RUN(NULL, DEMO "demo.png", "-p", "caption en", "--demo");
+    int in = open(DEMO "demo.png", O_RDONLY | O_CLOEXEC);
+    assert_true(in >= 0);
+    spawned piped = START(in, -1, "-p", "caption en", "-", "--demo");
+    spawn_finish(&piped);
+    close(in);
+    assert_int_equal(piped.status, 0);
+    assert_string_equal(piped.text[0], path.text[0]);
+    spawn_free(&path);
+    spawn_free(&piped);
+}
+
+static void cli_wants_a_question(void **state) {
+    (void)state;
+    need_demo();
+    spawned s = RUN("\n\n", "--demo", DEMO "demo.png");
+    assert_int_equal(s.status, 2);
+    expect_start(s.text[1], "pali: no question came on standard input\n");
+    spawn_free(&s);
+}
+
+static json_t *parse_line(const char *text) {
+    json_error_t e;
+    json_t *j = json_loads(text, JSON_DISABLE_EOF_CHECK, &e);
+    if (!j)
+        fail_msg("%s in %s", e.text, text);
+    return j;
+}
+
+static void cli_writes_json(void **state) {
+    (void)state;
+    need_demo();
+    spawned plain = RUN(NULL, "--demo", "-p", "caption en");
+    spawned s = RUN(NULL, "--demo", "--json", "-p", "caption en", "-p", "detect c\xC3\xABrcle\xFF");
+    assert_int_equal(s.status, 0);
+    assert_string_equal(s.text[1], "");
+    assert_int_equal(count_lines(s.text[0]), 2);
+    for (size_t i = 0; i < s.n[0]; i++)
+        assert_true(s.text[0][i] == '\n' || (s.text[0][i] >= 0x20 && s.text[0][i] < 0x7F));
+    const char *line = s.text[0];
+    for (int turn = 0; turn < 2; turn++, line = strchr(line, '\n') + 1) {
+        json_t *j = parse_line(line), *timings = json_object_get(j, "timings"), *o;
+        size_t i;
+        assert_int_equal(json_object_size(j), 6);
+        assert_true(json_is_string(json_object_get(j, "stop")));
+        assert_string_equal(json_string_value(json_object_get(j, "prompt")),
+                            turn ? "detect c\xC3\xABrcle\xEF\xBF\xBD" : "caption en");
+        assert_true(json_is_string(json_object_get(j, "text")));
+        assert_true(json_is_array(json_object_get(j, "tokens")));
+        assert_true(json_is_array(json_object_get(j, "objects")));
+        json_array_foreach(json_object_get(j, "objects"), i, o) {
+            assert_true(json_is_string(json_object_get(o, "label")));
+            assert_int_equal(json_array_size(json_object_get(o, "box")), 4);
+        }
+        static const char *const names[] = {"load_s", "encode_s", "prefill_s", "first_token_s",
+                                            "decode_s"};
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+            assert_true(json_real_value(json_object_get(timings, names[k])) >= 0);
+        assert_true(json_integer_value(json_object_get(timings, "prefix_tokens")) > 0);
+        /* Known from the first turn. */
+        assert_true((json_real_value(json_object_get(timings, "encode_s")) > 0) == (turn == 0));
+        if (turn == 0) {
+            expect_start(plain.text[0], json_string_value(json_object_get(j, "text")));
+        }
+        json_decref(j);
+    }
+    spawn_free(&plain);
+    spawn_free(&s);
+}
+
+static void cli_limits_and_repeats_answers(void **state) {
+    (void)state;
+    need_demo();
+    spawned s = RUN(NULL, "--demo", "--json", "-p", "caption en", "-n", "1");
+    json_t *j = parse_line(s.text[0]);
+    assert_int_equal(json_array_size(json_object_get(j, "tokens")), 1);
+    assert_string_equal(json_string_value(json_object_get(j, "stop")), "length");
+    json_decref(j);
+    spawn_free(&s);
+    spawned a = RUN(NULL, "--demo", "-p", "caption en", "-t", "30", "--seed", "7", "-n", "20");
+    spawned b = RUN(NULL, "--demo", "-p", "caption en", "-t", "30", "--seed", "7", "-n", "20");
+    spawned c = RUN(NULL, "--demo", "-p", "caption en", "-t", "30", "--seed", "8", "-n", "20");
+    assert_string_equal(a.text[0], b.text[0]);
+    assert_string_not_equal(a.text[0], c.text[0]);
+    spawn_free(&a);
+    spawn_free(&b);
+    spawn_free(&c);
+}
+
+static void cli_describes_itself_when_asked(void **state) {
+    (void)state;
+    need_demo();
+    spawned s = RUN(NULL, "--demo", "-v", "-p", "caption en");
+    assert_int_equal(s.status, 0);
+    static const char *const words[] = {
+        "picture ",          "model ",   "PaliGemma", "backend  cpu",
+        "first token after", "a second", "stop: "};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        expect_part(s.text[1], words[i]);
+    assert_int_equal(count_lines(s.text[0]), 1);
+    spawn_free(&s);
+}
+
+/* Length of the data of a .npy file whose header must contain shape and type. */
+static size_t npy_data(const char *dir, const char *name, const char *type, size_t *d0, size_t *d1,
+                       size_t *d2) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s.npy", dir, name);
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        fail_msg("%s: %s", path, strerror(errno));
+    unsigned char head[128];
+    assert_int_equal(fread(head, 1, 128, f), 128);
+    assert_memory_equal(head, "\x93NUMPY\x01\x00\x76\x00{'descr': '", 21);
+    assert_int_equal(head[127], '\n');
+    head[127] = '\0';
+    expect_part((char *)head + 10, type);
+    expect_part((char *)head + 10, "'fortran_order': False");
+    const char *shape = strstr((char *)head + 10, "'shape': (");
+    assert_non_null(shape);
+    *d0 = *d1 = *d2 = 1;
+    assert_true(sscanf(shape, "'shape': (%zu,%zu,%zu,)", d0, d1, d2) >= 1);
+    fseek(f, 0, SEEK_END);
+    size_t bytes = (size_t)ftell(f) - 128;
+    fclose(f);
+    assert_int_equal(bytes, 4 * *d0 * *d1 * *d2);
+    return bytes;
+}
+
+static void cli_dumps_tensors(void **state) {
+    (void)state;
+    need_demo();
+    char dir[64];
+    snprintf(dir, sizeof dir, "%s/dump", folder);
+    for (int again = 0; again < 2; again++) {
+        spawned s = RUN(NULL, "--demo", "--json", "-p", "caption en", "--dump", dir);
+        assert_int_equal(s.status, 0);
+        json_t *j = parse_line(s.text[0]);
+        size_t a, b, c, tokens = json_array_size(json_object_get(j, "tokens"));
+        /* The end is chosen from logits too. */
+        tokens += !strcmp(json_string_value(json_object_get(j, "stop")), "eos");
+        json_t *timings = json_object_get(j, "timings");
+        size_t prefix = (size_t)json_integer_value(json_object_get(timings, "prefix_tokens"));
+        json_decref(j);
+        spawn_free(&s);
+        npy_data(dir, "pixel_values", "'<f4'", &a, &b, &c);
+        assert_true(a == 3 && b == c);
+        npy_data(dir, "image_embeds", "'<f4'", &a, &b, &c);
+        assert_true(a < prefix && b > 1);
+        npy_data(dir, "prefix_ids", "'<i4'", &a, &b, &c);
+        assert_int_equal(a, prefix);
+        npy_data(dir, "logits", "'<f4'", &a, &b, &c);
+        assert_int_equal(a, tokens);
+        npy_data(dir, "output_ids", "'<i4'", &a, &b, &c);
+        assert_int_equal(a, tokens);
+    }
+    spawned s = RUN(NULL, "--demo", "-p", "ocr", "-p", "ocr", "-n", "2", "--dump", dir);
+    assert_int_equal(s.status, 0);
+    spawn_free(&s);
+    size_t a, b, c;
+    snprintf(dir, sizeof dir, "%s/dump/turn-2", folder);
+    npy_data(dir, "logits", "'<f4'", &a, &b, &c);
+}
+
+static void cli_fails_on_a_full_disk_in_mid_answer(void **state) {
+    (void)state;
+    need_demo();
+    int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+    assert_true(full >= 0);
+    spawned s = START(-1, full, "--demo", "-p", "caption en");
+    spawn_finish(&s);
+    close(full);
+    assert_int_equal(s.status, 1);
+    assert_string_equal(s.text[1],
+                        "pali: cannot write to standard output: No space left on device\n");
+    spawn_free(&s);
+}
+
+/* Hot enough that an answer hardly ever ends by itself. */
+#define ENDLESS "--demo", "-t", "100", "-n", "100000"
+
+static void cli_ends_quietly_when_the_reader_leaves(void **state) {
+    (void)state;
+    need_demo();
+    spawned s = START(-1, -1, ENDLESS, "-p", "caption en", "-p", "ocr", "-p", "caption en");
+    spawn_read(&s, 1);
+    spawn_close(&s.out);
+    spawn_finish(&s);
+    assert_int_equal(s.status, 128 + SIGPIPE);
+    assert_string_equal(s.text[1], "");
+    spawn_free(&s);
+}
+
+static void cli_stops_cleanly_on_a_signal(void **state) {
+    (void)state;
+    need_demo();
+    static const int signals[] = {SIGINT, SIGTERM};
+    for (int i = 0; i < 2; i++) {
+        spawned s = START(-1, -1, ENDLESS, DEMO "demo.png");
+        for (int q = 0; q < 200; q++)
+            spawn_write(&s, "caption en\n", 11);
+        spawn_read(&s, 1);
+        kill(s.pid, signals[i]);
+        spawn_read(&s, SIZE_MAX);
+        spawn_finish(&s);
+        assert_int_equal(s.status, 130);
+        assert_string_equal(s.text[1], "");
+        assert_int_equal(s.text[0][s.n[0] - 1], '\n');
+        spawn_free(&s);
+    }
+}
+
+static void cli_stops_while_waiting_for_a_question(void **state) {
+    (void)state;
+    need_demo();
+    spawned s = START(-1, -1, "--demo", "--json", DEMO "demo.png");
+    spawn_write(&s, "caption en\n", 11);
+    spawn_read(&s, 100);
+    assert_int_equal(count_lines(s.text[0]), 1); /* it streams: no end of input needed */
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    kill(s.pid, SIGINT);
+    spawn_read(&s, SIZE_MAX);
+    spawn_finish(&s);
+    assert_int_equal(s.status, 130);
+    assert_string_equal(s.text[1], "");
+    spawn_free(&s);
+}
+
+static void cli_json_tells_that_it_was_stopped(void **state) {
+    (void)state;
+    need_demo();
+    spawned s = START(-1, -1, ENDLESS, "--json", DEMO "demo.png");
+    for (int q = 0; q < 200; q++)
+        spawn_write(&s, "caption en\n", 11);
+    spawn_read(&s, 100); /* the first turn is over, another one runs */
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    kill(s.pid, SIGINT);
+    spawn_read(&s, SIZE_MAX);
+    spawn_finish(&s);
+    assert_int_equal(s.status, 130);
+    assert_int_equal(s.text[0][s.n[0] - 1], '\n');
+    s.text[0][s.n[0] - 1] = '\0';
+    json_t *j = parse_line(strrchr(s.text[0], '\n') ? strrchr(s.text[0], '\n') + 1 : s.text[0]);
+    assert_string_equal(json_string_value(json_object_get(j, "stop")), "cancel");
+    json_decref(j);
+    spawn_free(&s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cli_prints_version_and_help),
+        cmocka_unit_test(cli_refuses_wrong_usage),
+        cmocka_unit_test(cli_tells_the_three_ways_to_a_model),
+        cmocka_unit_test(cli_names_a_bad_picture_before_the_model),
+        cmocka_unit_test(cli_names_a_missing_model),
+        cmocka_unit_test(cli_refuses_a_dump_before_the_model),
+        cmocka_unit_test(cli_tells_when_the_disk_is_full),
+        cmocka_unit_test(cli_ends_quietly_when_nobody_reads),
+        cmocka_unit_test(cli_manual_and_help_name_the_same_options),
+        cmocka_unit_test(cli_demo_shows_a_transcript),
+        cmocka_unit_test(cli_ends_each_answer_with_one_newline),
+        cmocka_unit_test(cli_reads_the_picture_from_standard_input),
+        cmocka_unit_test(cli_wants_a_question),
+        cmocka_unit_test(cli_writes_json),
+        cmocka_unit_test(cli_limits_and_repeats_answers),
+        cmocka_unit_test(cli_describes_itself_when_asked),
+        cmocka_unit_test(cli_dumps_tensors),
+        cmocka_unit_test(cli_fails_on_a_full_disk_in_mid_answer),
+        cmocka_unit_test(cli_ends_quietly_when_the_reader_leaves),
+        cmocka_unit_test(cli_stops_cleanly_on_a_signal),
+        cmocka_unit_test(cli_stops_while_waiting_for_a_question),
+        cmocka_unit_test(cli_json_tells_that_it_was_stopped),
+    };
+    return cmocka_run_group_tests_name("cli", tests, setup, teardown);
+}
