@@ -12,6 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Opens a regular file read-only; *size = its bytes now. Returns a descriptor that
  * the caller closes, or PALI_EIO. */
 int pali_file_open(const char *path, uint64_t *size, pali_error *err);
@@ -33,5 +37,9 @@ const char *pali_file_brief(const char *path);
 /* Complains when the first bytes of a file are not the file itself but what a
  * failed download leaves: a git-lfs pointer or a web page. 0 when they are not. */
 int pali_file_check_stub(const char *path, const void *bytes, size_t n, pali_error *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

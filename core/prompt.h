@@ -24,7 +24,10 @@
 
 #include <stdbool.h>
 
-enum { PALI_HISTORY_NONE = 0, PALI_HISTORY_AUTO = -1 }; /* n > 0: at most n turns, always */
+enum {
+    PALI_HISTORY_NONE = 0,
+    PALI_HISTORY_AUTO = -1
+}; /* n > 0: at most n turns, always */
 
 typedef struct {
     const char *question, *answer; /* borrowed, UTF-8 */

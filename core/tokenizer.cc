@@ -22,24 +22,19 @@
  * can produce their ids.                                                           */
 #include "core/tokenizer.h"
 
-#include "core/size.h"
+#include "core/file.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <climits>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
 #include <memory>
 #include <new>
 #include <sentencepiece_processor.h>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <unordered_map>
 #include <vector>
 
@@ -211,9 +206,8 @@ int parse_normalizer(std::string_view bytes, const char *name, bool &plain, pali
 
 /* Reads the file into m; the pieces are not looked at yet. */
 int parse_model(std::string_view bytes, const char *name, model &m, pali_error *err) {
-    if (bytes.substr(0, 8) == "version ")
-        return pali_fail(err, PALI_EFORMAT, "run `git lfs pull` where the model was cloned",
-                         "%s: a Git LFS pointer, not the file itself", name);
+    if (int rc = pali_file_check_stub(name, bytes.data(), bytes.size(), err))
+        return rc;
     bool bpe = false, plain = false;
     reader r(bytes);
     for (field f; r.at < r.end;) {
@@ -570,40 +564,6 @@ template <typename F> int guarded(const char *what, pali_error *err, F f) {
     }
 }
 
-int read_file(const char *path, std::string &out, pali_error *err) {
-    struct closer {
-        int fd;
-        ~closer() {
-            if (fd >= 0)
-                close(fd);
-        }
-    } file{open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-    struct stat st;
-    if (file.fd < 0 || fstat(file.fd, &st) != 0)
-        return pali_fail(err, PALI_EIO, "check the model directory", "%s: %s", path,
-                         strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        return pali_fail(err, PALI_EFORMAT, "check the model directory", "%s: not a regular file",
-                         path);
-    if (uint64_t(st.st_size) > max_file)
-        return pali_fail(err, PALI_ELIMIT, other, "%s: %lld bytes; a tokenizer has at most %zu",
-                         path, (long long)st.st_size, max_file);
-    out.resize(size_t(st.st_size));
-    size_t have = 0;
-    while (have < out.size()) {
-        ssize_t n = read(file.fd, &out[have], out.size() - have);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return pali_fail(err, PALI_EIO, "check the disk", "%s: %s", path, strerror(errno));
-        if (n == 0)
-            break;
-        have += size_t(n);
-    }
-    out.resize(have);
-    return 0;
-}
-
 } // namespace
 
 // --- the C interface ------------------------------------------------------------------
@@ -611,6 +571,7 @@ int read_file(const char *path, std::string &out, pali_error *err) {
 int pali_tokenizer_parse(const void *bytes, size_t n, const char *name, pali_tokenizer **out,
                          pali_error *err) {
     *out = nullptr;
+    name = pali_file_brief(name);
     if (n > max_file)
         return pali_fail(err, PALI_ELIMIT, other, "%s: %zu bytes; a tokenizer has at most %zu",
                          name, n, max_file);
@@ -623,12 +584,14 @@ int pali_tokenizer_parse(const void *bytes, size_t n, const char *name, pali_tok
 }
 
 int pali_tokenizer_open(const char *path, pali_tokenizer **out, pali_error *err) {
+    char *bytes;
+    size_t n;
     *out = nullptr;
-    return guarded("loading the tokenizer", err, [&] {
-        std::string bytes;
-        int rc = read_file(path, bytes, err);
-        return rc ? rc : pali_tokenizer_parse(bytes.data(), bytes.size(), path, out, err);
-    });
+    int rc = pali_file_read(path, max_file, &bytes, &n, err);
+    if (!rc)
+        rc = pali_tokenizer_parse(bytes, n, path, out, err);
+    free(bytes);
+    return rc;
 }
 
 void pali_tokenizer_close(pali_tokenizer *tok) {

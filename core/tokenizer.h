@@ -20,7 +20,10 @@ extern "C" {
 
 typedef struct pali_tokenizer pali_tokenizer;
 
-enum { PALI_LOCS = 1024, PALI_SEGS = 128 };
+enum {
+    PALI_LOCS = 1024,
+    PALI_SEGS = 128
+};
 
 /* Loads a tokenizer.model of at most 64 MiB. Close with pali_tokenizer_close.
  * Safe to share between threads once open. */
@@ -62,7 +65,9 @@ typedef struct {
     int ntail;
 } pali_detokenizer;
 
-enum { PALI_DETOKENIZER_ROOM = 16 }; /* output bytes beyond 3 per byte fed */
+enum {
+    PALI_DETOKENIZER_ROOM = 16
+}; /* output bytes beyond 3 per byte fed */
 
 /* Feeds n raw bytes; writes whole characters to out (at least 3 * n + ROOM
  * bytes) and returns how many bytes were written. */

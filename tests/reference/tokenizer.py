@@ -25,6 +25,8 @@ is encoded by sentencepiece; all other strings show that this equals transformer
 Files: fragments.txt  what strings are made of, one a line, with \\xNN for bytes
        NAME.hashes    12,000 little-endian uint32: FNV-1a of each string's ids
        NAME.txt       150 strings with all their ids: text, a tab, ids
+       prompts.txt    prompts as PaliGemmaProcessor builds them: "<bos>" + prompt + "\\n"
+                      through GemmaTokenizer with added.model; prompt, a tab, ids
 The strings come from generate() below; the C test has the same generator.
 """
 import io
@@ -41,6 +43,10 @@ OUT = Path("tests/data/tokenizer")
 STRINGS = 12000
 SHOWN = 150
 
+PROMPTS = [
+    "", "caption en", "cap de", "describe en", "ocr", "detect cat ; dog", "segment the red car", "answer en Where is the cow standing?",
+    "question en the beach", "How many coins are there?", " leading and trailing ", "two  spaces   three", "caption <loc0100><loc0200><loc0300><loc0400>",
+    "détecte 生活 😀", "line one\nline two\n\nline four", "tab\there", "    ", "12,345.67", "<b>bold</b>", "▁"]
 CONTROL_LIKE = ["<bos>", "<eos>", "<pad>", "<unk>", "<image>", "<mask>", "<start_of_turn>", "<0x41>"]
 TAGS = ["<table>", "<tr>", "<td>", "</table>", "<h1>", "</h1>", "<b>", "</b>", "<i>", "</i>", "<code>", "</code>"]
 
@@ -213,7 +219,7 @@ def encode_added(path, processor):
                 assert got == ids or "\u2581\u2581" in valid, (text, got, ids)
         return ids
 
-    return encode, checked
+    return encode, checked, slow
 
 
 def write(name, encode, parts):
@@ -238,8 +244,10 @@ def main():
     (OUT / "inside.model").write_bytes(inside)
     (OUT / "added.model").write_bytes(added)
     write("inside", encode_inside(spm.SentencePieceProcessor(model_proto=inside)), parts)
-    encode, checked = encode_added(str(OUT / "added.model"), spm.SentencePieceProcessor(model_proto=added))
+    encode, checked, slow = encode_added(str(OUT / "added.model"), spm.SentencePieceProcessor(model_proto=added))
     write("added", encode, parts)
+    lines = [escape(p.encode()) + "\t" + " ".join(map(str, slow(f"<bos>{p}\n", add_special_tokens=False)["input_ids"])) for p in PROMPTS]
+    (OUT / "prompts.txt").write_text("\n".join(lines) + "\n")
     print(f"strings checked against transformers: {checked}")
 
 
