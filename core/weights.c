@@ -367,15 +367,17 @@ static int agree_heads(loader *l, int *heads, const pali_tensor *t, const char *
     return agree(l, heads, t->shape[0] / E, key, 1024);
 }
 
-/* Which Gemma it is shows in the norms after the blocks. */
+/* Which Gemma it is shows in the norms around the MLP. */
 static int agree_gemma(loader *l) {
     char name[NAME_MAX_BYTES];
-    const pali_tensor *post;
-    int rc = find(l, TEXT, "layers.0.post_feedforward_layernorm.weight", &post, name);
+    const pali_tensor *pre, *post;
+    int rc = find(l, TEXT, "layers.0.pre_feedforward_layernorm.weight", &pre, name);
+    if (!rc)
+        rc = find(l, TEXT, "layers.0.post_feedforward_layernorm.weight", &post, name);
     if (rc)
         return rc;
     pali_text_config *t = &l->w->config.text;
-    int shown = post ? 2 : 1;
+    int shown = pre || post ? 2 : 1;
     if (!t->gemma)
         pali_config_set_gemma(&l->w->config, shown);
     if (t->gemma == shown)

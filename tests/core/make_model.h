@@ -31,7 +31,7 @@ typedef struct {
     char name[128];
     char dtype[12]; /* "F32", "BF16", "F16", or another word of the format: 2 bytes each */
     int ndim;
-    int64_t shape[4];
+    int64_t shape[5];
     int shard;  /* which file it goes to; 0 when there is one */
     bool gone;  /* leave it out */
     float mean; /* of its values; they spread over mean +- spread */
