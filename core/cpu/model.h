@@ -157,6 +157,11 @@ int pali_decoder_step(pali_model *m, int32_t token, pali_error *err);
 /* Fills m->rope for m->positions positions. */
 void pali_decoder_rope(pali_model *m);
 
+/* What a stage returns when pali_tasks said to stop: PALI_ECANCEL, told in err. */
 int pali_stopped(pali_error *err);
+
+/* The table's open, with kernels of the caller's choice: for tests of all of them. */
+int pali_cpu_open(const pali_weights *w, const pali_backend_options *o, const pali_kernels *k,
+                  const pali_run *run, pali_model **out, pali_error *err);
 
 #endif

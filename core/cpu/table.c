@@ -154,9 +154,9 @@ static bool text_fits(const pali_weights *w) {
 }
 
 /* A model with everything but memory and threads; how much memory it needs. */
-static int prepare(const pali_weights *w, const pali_backend_options *o, pali_model *m,
-                   pali_memory *need, pali_error *err) {
-    *m = (pali_model){.w = w, .k = pali_kernels_pick(), .positions = o->positions};
+static int prepare(const pali_weights *w, const pali_backend_options *o, const pali_kernels *k,
+                   pali_model *m, pali_memory *need, pali_error *err) {
+    *m = (pali_model){.w = w, .k = k, .positions = o->positions};
     if (!vision_fits(w) || !text_fits(w))
         return pali_fail(err, PALI_EFORMAT, "download the model again",
                          "the model's tensors do not fit its configuration");
@@ -178,7 +178,7 @@ static int prepare(const pali_weights *w, const pali_backend_options *o, pali_mo
 static int cpu_memory(const pali_weights *w, const pali_backend_options *o, pali_memory *out,
                       pali_error *err) {
     pali_model m;
-    return prepare(w, o, &m, out, err);
+    return prepare(w, o, pali_kernels_pick(), &m, out, err);
 }
 
 static void cpu_close(pali_model *m) {
@@ -199,14 +199,14 @@ static bool block_open(size_t n, void **base, arena *out) {
     return true;
 }
 
-static int cpu_open(const pali_weights *w, const pali_backend_options *o, const pali_run *run,
-                    pali_model **out, pali_error *err) {
+int pali_cpu_open(const pali_weights *w, const pali_backend_options *o, const pali_kernels *k,
+                  const pali_run *run, pali_model **out, pali_error *err) {
     *out = NULL;
     pali_model *m = malloc(sizeof *m);
     if (!m)
         return pali_fail_nomem(err, "opening the model");
     pali_memory need;
-    int rc = prepare(w, o, m, &need, err);
+    int rc = prepare(w, o, k, m, &need, err);
     if (rc != 0) {
         free(m);
         return rc;
@@ -231,6 +231,11 @@ static int cpu_open(const pali_weights *w, const pali_backend_options *o, const 
         run->progress(run->user, PALI_STAGE_LOAD, 1, 1);
     *out = m;
     return 0;
+}
+
+static int cpu_open(const pali_weights *w, const pali_backend_options *o, const pali_run *run,
+                    pali_model **out, pali_error *err) {
+    return pali_cpu_open(w, o, pali_kernels_pick(), run, out, err);
 }
 
 int pali_stopped(pali_error *err) {

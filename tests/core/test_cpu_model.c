@@ -1,0 +1,838 @@
+/* The whole CPU backend on small random models, against the same model written down
+ * once more, plainly, in double: no strips, no blocks, no cache, token by token.
+ *
+ * The models are made in memory with awkward sizes: nothing a multiple of a vector,
+ * head size times heads unlike the width, several key/value heads, inner dimensions
+ * over one step of a product, every tensor at an odd address. Each test runs with
+ * every kernel table this processor has.                                          */
+#include "tests/test.h"
+
+#include "core/cpu/model.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <time.h>
+
+/* --- random models ------------------------------------------------------------------ */
+
+static uint32_t state = 7;
+static double uniform(void) { /* in [-1, 1) */
+    state = state * 1664525u + 1013904223u;
+    return (double)((int32_t)state >> 8) / 8388608.0;
+}
+
+typedef struct {
+    pali_weights w;
+    void *owned[512];
+    int n;
+} random_model;
+
+/* Element i as double: the test's own reading of the three formats. */
+static double at(const pali_matrix *m, size_t i) {
+    const unsigned char *p = m->data;
+    if (m->dtype == PALI_F32) {
+        float x;
+        memcpy(&x, p + i * 4, 4);
+        return x;
+    }
+    uint16_t h;
+    memcpy(&h, p + i * 2, 2);
+    if (m->dtype == PALI_BF16) {
+        uint32_t bits = (uint32_t)h << 16;
+        float x;
+        memcpy(&x, &bits, 4);
+        return x;
+    }
+    int e = h >> 10 & 31, f = h & 0x3ff;
+    double x = e ? ldexp(1024 + f, e - 25) : ldexp(f, -24);
+    return h & 0x8000 ? -x : x;
+}
+
+static void put(pali_matrix *m, size_t i, double v) {
+    unsigned char *p = (unsigned char *)(uintptr_t)m->data;
+    float x = (float)v;
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if (m->dtype == PALI_F32) {
+        memcpy(p + i * 4, &x, 4);
+        return;
+    }
+    uint16_t h = (uint16_t)(bits >> 16);
+    if (m->dtype == PALI_F16) {
+        int e;
+        double f = frexp(fabs(v), &e); /* f in [0.5, 1) */
+        h = v == 0 || e < -12 ? 0 : (uint16_t)((e + 14) << 10 | ((int)(f * 2048) & 0x3ff));
+        h |= v < 0 ? 0x8000 : 0;
+    }
+    memcpy(p + i * 2, &h, 2);
+}
+
+static pali_matrix matrix(random_model *r, pali_dtype dtype, int rows, int cols, double size) {
+    size_t n = (size_t)rows * (size_t)cols;
+    unsigned char *p = malloc(n * pali_dtype_size(dtype) + 1);
+    assert_true(p && r->n < 512);
+    r->owned[r->n++] = p;
+    pali_matrix m = {.dtype = dtype, .rows = rows, .cols = cols, .data = p + 1};
+    for (size_t i = 0; i < n; i++)
+        put(&m, i, size * uniform());
+    return m;
+}
+
+static random_model *make(pali_config config, pali_dtype dtype) {
+    random_model *r = calloc(1, sizeof *r);
+    assert_non_null(r);
+    pali_weights *w = &r->w;
+    w->config = config;
+    const pali_vision_config *v = &w->config.vision;
+    const pali_text_config *t = &w->config.text;
+    int patch = v->channels * v->patch * v->patch;
+#define LINEAR(rows, cols) matrix(r, dtype, rows, cols, 1.7 / sqrt(cols))
+#define VECTOR(n, size)    matrix(r, dtype, 1, n, size)
+    w->patch_w = LINEAR(v->D, patch);
+    w->patch_b = VECTOR(v->D, 0.2);
+    w->position = matrix(r, dtype, v->P, v->D, 0.5);
+    w->vision = calloc((size_t)v->layers, sizeof *w->vision);
+    w->text = calloc((size_t)t->layers, sizeof *w->text);
+    assert_true(w->vision && w->text);
+    for (int i = 0; i < v->layers; i++) {
+        pali_vision_layer *l = &w->vision[i];
+        pali_matrix *square[] = {&l->q_w, &l->k_w, &l->v_w, &l->o_w};
+        pali_matrix *vector[] = {&l->ln1_w, &l->ln1_b, &l->ln2_w, &l->ln2_b, &l->q_b,
+                                 &l->k_b,   &l->v_b,   &l->o_b,   &l->fc2_b};
+        for (int k = 0; k < 4; k++)
+            *square[k] = LINEAR(v->D, v->D);
+        for (int k = 0; k < 9; k++)
+            *vector[k] = VECTOR(v->D, k == 0 || k == 2 ? 1.5 : 0.3);
+        l->fc1_w = LINEAR(v->F, v->D);
+        l->fc1_b = VECTOR(v->F, 0.3);
+        l->fc2_w = LINEAR(v->D, v->F);
+    }
+    w->post_ln_w = VECTOR(v->D, 1.5);
+    w->post_ln_b = VECTOR(v->D, 0.3);
+    w->proj_w = LINEAR(t->D, v->D);
+    w->proj_b = VECTOR(t->D, 0.3);
+    w->embed = matrix(r, dtype, t->V, t->D, 1.7 / sqrt(t->D));
+    for (int i = 0; i < t->layers; i++) {
+        pali_text_layer *l = &w->text[i];
+        l->attn_norm = VECTOR(t->D, 0.5);
+        l->mlp_norm = VECTOR(t->D, 0.5);
+        if (t->gemma == 2) {
+            l->post_attn_norm = VECTOR(t->D, 0.5);
+            l->post_mlp_norm = VECTOR(t->D, 0.5);
+        }
+        l->q_w = LINEAR(t->H * t->E, t->D);
+        l->k_w = LINEAR(t->K * t->E, t->D);
+        l->v_w = LINEAR(t->K * t->E, t->D);
+        l->o_w = LINEAR(t->D, t->H * t->E);
+        l->gate_w = LINEAR(t->F, t->D);
+        l->up_w = LINEAR(t->F, t->D);
+        l->down_w = LINEAR(t->D, t->F);
+    }
+    w->norm = VECTOR(t->D, 0.5);
+    return r;
+}
+
+static void drop(random_model *r) {
+    for (int i = 0; i < r->n; i++)
+        free(r->owned[i]);
+    free(r->w.vision);
+    free(r->w.text);
+    free(r);
+}
+
+/* F and the text width exceed one step of a product (256) and one block of rows (96). */
+static const pali_config gemma1 = {
+    .vision = {.S = 15,
+               .patch = 5,
+               .channels = 3,
+               .P = 9,
+               .layers = 2,
+               .D = 33,
+               .H = 3,
+               .E = 11,
+               .F = 37,
+               .eps = 1e-6f},
+    .text = {.gemma = 1,
+             .layers = 3,
+             .D = 45,
+             .H = 5,
+             .K = 1,
+             .E = 14,
+             .F = 311,
+             .V = 101,
+             .max_positions = 256,
+             .eps = 1e-6f,
+             .rope_theta = 10000,
+             .query_scale = 0.3f},
+};
+static const pali_config gemma2 = {
+    .vision = {.S = 36,
+               .patch = 4,
+               .channels = 3,
+               .P = 81,
+               .layers = 1,
+               .D = 70,
+               .H = 2,
+               .E = 35,
+               .F = 301,
+               .eps = 1e-6f},
+    .text = {.gemma = 2,
+             .layers = 2,
+             .D = 290,
+             .H = 6,
+             .K = 3,
+             .E = 10,
+             .F = 131,
+             .V = 77,
+             .max_positions = 256,
+             .eps = 1e-6f,
+             .rope_theta = 1000,
+             .query_scale = 0.5f,
+             .attn_softcap = 3,
+             .final_softcap = 5},
+};
+
+/* --- the same model in double -------------------------------------------------------- */
+
+static double *doubles(size_t n) {
+    double *x = calloc(n ? n : 1, sizeof *x);
+    assert_non_null(x);
+    return x;
+}
+
+static double gelu(double x) {
+    return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+
+/* y[T][rows] = x[T][cols] W^T + b */
+static void plain_linear(const pali_matrix *w, const pali_matrix *b, const double *x, int T,
+                         double *y) {
+    size_t N = (size_t)w->rows, K = (size_t)w->cols;
+    double *row = doubles(K);
+    for (size_t n = 0; n < N; n++) {
+        for (size_t k = 0; k < K; k++)
+            row[k] = at(w, n * K + k);
+        for (size_t t = 0; t < (size_t)T; t++) {
+            double s = b ? at(b, n) : 0;
+            for (size_t k = 0; k < K; k++)
+                s += row[k] * x[t * K + k];
+            y[t * N + n] = s;
+        }
+    }
+    free(row);
+}
+
+static void plain_layer_norm(const pali_matrix *w, const pali_matrix *b, double eps,
+                             const double *x, int T, double *y) {
+    size_t D = (size_t)w->cols;
+    for (size_t t = 0; t < (size_t)T; t++) {
+        double mean = 0, var = 0;
+        for (size_t d = 0; d < D; d++)
+            mean += x[t * D + d] / (double)D;
+        for (size_t d = 0; d < D; d++)
+            var += (x[t * D + d] - mean) * (x[t * D + d] - mean) / (double)D;
+        for (size_t d = 0; d < D; d++)
+            y[t * D + d] = (x[t * D + d] - mean) / sqrt(var + eps) * at(w, d) + at(b, d);
+    }
+}
+
+static void plain_rms_norm(const pali_matrix *w, double eps, const double *x, int T, double *y) {
+    size_t D = (size_t)w->cols;
+    for (size_t t = 0; t < (size_t)T; t++) {
+        double ms = 0;
+        for (size_t d = 0; d < D; d++)
+            ms += x[t * D + d] * x[t * D + d] / (double)D;
+        for (size_t d = 0; d < D; d++)
+            y[t * D + d] = x[t * D + d] / sqrt(ms + eps) * (1 + at(w, d));
+    }
+}
+
+/* q [T][H][E], k and v [T][K][E]; query t sees keys j < prefix and j <= t. */
+static void plain_attention(const double *q, const double *k, const double *v, int T, int prefix,
+                            int H, int K, int E, double scale, double cap, double *out) {
+    double *p = doubles((size_t)T);
+    for (int t = 0; t < T; t++)
+        for (int h = 0; h < H; h++) {
+            int g = h / (H / K), keys = t < prefix ? prefix : t + 1;
+            double top = -INFINITY, sum = 0;
+            for (int j = 0; j < keys; j++) {
+                p[j] = 0;
+                for (int e = 0; e < E; e++)
+                    p[j] += q[(t * H + h) * E + e] * k[(j * K + g) * E + e];
+                p[j] *= scale;
+                if (cap > 0)
+                    p[j] = cap * tanh(p[j] / cap);
+                top = fmax(top, p[j]);
+            }
+            for (int j = 0; j < keys; j++)
+                sum += p[j] = exp(p[j] - top);
+            for (int e = 0; e < E; e++) {
+                double s = 0;
+                for (int j = 0; j < keys; j++)
+                    s += p[j] / sum * v[(j * K + g) * E + e];
+                out[(t * H + h) * E + e] = s;
+            }
+        }
+    free(p);
+}
+
+static double *plain_encode(const pali_weights *w, const float *pixels) {
+    const pali_vision_config *c = &w->config.vision;
+    int P = c->P, D = c->D, side = c->S / c->patch, n = c->channels * c->patch * c->patch;
+    size_t PD = (size_t)P * (size_t)D;
+    double *in = doubles((size_t)P * (size_t)n), *x = doubles(PD), *y = doubles(PD);
+    double *q = doubles(PD), *k = doubles(PD), *v = doubles(PD);
+    double *h = doubles((size_t)P * (size_t)c->F);
+    for (int t = 0; t < P; t++)
+        for (int ch = 0, f = 0; ch < c->channels; ch++)
+            for (int ky = 0; ky < c->patch; ky++)
+                for (int kx = 0; kx < c->patch; kx++, f++)
+                    in[t * n + f] = pixels[(ch * c->S + t / side * c->patch + ky) * c->S +
+                                           t % side * c->patch + kx];
+    plain_linear(&w->patch_w, &w->patch_b, in, P, x);
+    for (size_t i = 0; i < PD; i++)
+        x[i] += at(&w->position, i);
+    for (int i = 0; i < c->layers; i++) {
+        const pali_vision_layer *l = &w->vision[i];
+        plain_layer_norm(&l->ln1_w, &l->ln1_b, c->eps, x, P, y);
+        plain_linear(&l->q_w, &l->q_b, y, P, q);
+        plain_linear(&l->k_w, &l->k_b, y, P, k);
+        plain_linear(&l->v_w, &l->v_b, y, P, v);
+        plain_attention(q, k, v, P, P, c->H, c->H, c->E, 1 / sqrt(c->E), 0, y);
+        plain_linear(&l->o_w, &l->o_b, y, P, q);
+        for (size_t j = 0; j < PD; j++)
+            x[j] += q[j];
+        plain_layer_norm(&l->ln2_w, &l->ln2_b, c->eps, x, P, y);
+        plain_linear(&l->fc1_w, &l->fc1_b, y, P, h);
+        for (size_t j = 0; j < (size_t)P * (size_t)c->F; j++)
+            h[j] = gelu(h[j]);
+        plain_linear(&l->fc2_w, &l->fc2_b, h, P, q);
+        for (size_t j = 0; j < PD; j++)
+            x[j] += q[j];
+    }
+    plain_layer_norm(&w->post_ln_w, &w->post_ln_b, c->eps, x, P, y);
+    double *out = doubles((size_t)P * (size_t)w->config.text.D);
+    plain_linear(&w->proj_w, &w->proj_b, y, P, out);
+    free(in), free(x), free(y), free(q), free(k), free(v), free(h);
+    return out;
+}
+
+static void plain_rope(double *x, int T, int heads, int E, double theta) {
+    for (int t = 0; t < T; t++)
+        for (int h = 0; h < heads; h++)
+            for (int i = 0; i < E / 2; i++) {
+                double *a = x + (t * heads + h) * E + i, *b = a + E / 2, u = *a, v = *b;
+                double angle = t * pow(theta, -2.0 * i / E);
+                *a = u * cos(angle) - v * sin(angle);
+                *b = v * cos(angle) + u * sin(angle);
+            }
+}
+
+static void plain_add(const pali_matrix *post, double eps, const double *y, int T, int D,
+                      double *x) {
+    double *z = doubles((size_t)T * (size_t)D);
+    if (post->data)
+        plain_rms_norm(post, eps, y, T, z);
+    for (int i = 0; i < T * D; i++)
+        x[i] += post->data ? z[i] : y[i];
+    free(z);
+}
+
+/* Logits [V] of the last of T = images + n tokens, of which the first `prefix` see each
+ * other. The whole sequence from scratch. */
+static double *plain_decode(const pali_weights *w, const double *const *images, int nimages,
+                            const int32_t *ids, int n, int prefix) {
+    const pali_text_config *c = &w->config.text;
+    int P = w->config.vision.P, T = nimages * P + n, D = c->D;
+    size_t TD = (size_t)T * (size_t)D, HE = (size_t)(c->H * c->E), KE = (size_t)(c->K * c->E);
+    double *x = doubles(TD), *y = doubles(TD), *z = doubles((size_t)T * HE);
+    double *q = doubles((size_t)T * HE), *k = doubles((size_t)T * KE), *v = doubles((size_t)T * KE);
+    double *g = doubles((size_t)(T * c->F)), *u = doubles((size_t)(T * c->F));
+    for (int t = 0; t < T; t++)
+        for (int d = 0; d < D; d++)
+            x[t * D + d] = t < nimages * P
+                               ? images[t / P][t % P * D + d]
+                               : at(&w->embed, (size_t)(ids[t - nimages * P] * D + d)) * sqrt(D);
+    for (int i = 0; i < c->layers; i++) {
+        const pali_text_layer *l = &w->text[i];
+        plain_rms_norm(&l->attn_norm, c->eps, x, T, y);
+        plain_linear(&l->q_w, NULL, y, T, q);
+        plain_linear(&l->k_w, NULL, y, T, k);
+        plain_linear(&l->v_w, NULL, y, T, v);
+        plain_rope(q, T, c->H, c->E, c->rope_theta);
+        plain_rope(k, T, c->K, c->E, c->rope_theta);
+        plain_attention(q, k, v, T, prefix, c->H, c->K, c->E, c->query_scale, c->attn_softcap, z);
+        plain_linear(&l->o_w, NULL, z, T, y);
+        plain_add(&l->post_attn_norm, c->eps, y, T, D, x);
+        plain_rms_norm(&l->mlp_norm, c->eps, x, T, y);
+        plain_linear(&l->gate_w, NULL, y, T, g);
+        plain_linear(&l->up_w, NULL, y, T, u);
+        for (int j = 0; j < T * c->F; j++)
+            g[j] = gelu(g[j]) * u[j];
+        plain_linear(&l->down_w, NULL, g, T, y);
+        plain_add(&l->post_mlp_norm, c->eps, y, T, D, x);
+    }
+    plain_rms_norm(&w->norm, c->eps, x, T, y);
+    double *out = doubles((size_t)c->V);
+    plain_linear(&w->embed, NULL, y + (T - 1) * D, 1, out);
+    for (int i = 0; c->final_softcap > 0 && i < c->V; i++)
+        out[i] = c->final_softcap * tanh(out[i] / c->final_softcap);
+    free(x), free(y), free(z), free(q), free(k), free(v), free(g), free(u);
+    return out;
+}
+
+/* --- helpers ---------------------------------------------------------------------------- */
+
+static const pali_backend *be;
+static pali_error err;
+
+static pali_model *open_with(const pali_weights *w, const pali_kernels *k, int threads,
+                             int positions) {
+    pali_model *m;
+    memset(&err, 0, sizeof err);
+    assert_ok(pali_cpu_open(w, &(pali_backend_options){threads, positions}, k, NULL, &m, &err),
+              err);
+    return m;
+}
+
+static float *random_pixels(const pali_weights *w) {
+    const pali_vision_config *c = &w->config.vision;
+    size_t n = (size_t)(c->channels * c->S * c->S);
+    float *p = malloc(n * sizeof *p);
+    assert_non_null(p);
+    for (size_t i = 0; i < n; i++)
+        p[i] = (float)uniform();
+    return p;
+}
+
+static void random_ids(const pali_weights *w, int n, int32_t *ids) {
+    for (int i = 0; i < n; i++)
+        ids[i] = (int32_t)((uniform() + 1) / 2 * w->config.text.V);
+}
+
+/* Largest difference, over the largest value wanted. */
+static double error(const float *got, const double *want, size_t n) {
+    double worst = 0, top = 0;
+    for (size_t i = 0; i < n; i++) {
+        double off = fabs(got[i] - want[i]);
+        worst = off > worst || isnan(off) ? off : worst;
+        top = fmax(top, fabs(want[i]));
+    }
+    return worst / top;
+}
+
+/* Seen: 2e-6. Planted bugs (head order, position off by one, causal prefix, a missing
+ * soft-cap or post-norm) give 1e-2 and more. */
+static const double tolerance = 1e-5;
+
+static void assert_close(const pali_kernels *k, const char *what, const float *got,
+                         const double *want, size_t n) {
+    double off = error(got, want, n);
+    if (!(off <= tolerance))
+        fail_msg("%s, %s: off by %g", k->name, what, off);
+}
+
+/* --- against the plain model --------------------------------------------------------------- */
+
+/* Two images, a prefix of n ids, then steps: embeddings and every step's logits. */
+static void compare(const pali_config *config, pali_dtype dtype, int nimages, int n, int steps) {
+    random_model *r = make(*config, dtype);
+    const pali_weights *w = &r->w;
+    size_t D = (size_t)w->config.text.D, P = (size_t)w->config.vision.P;
+    size_t V = (size_t)w->config.text.V;
+    float *pixels[2] = {random_pixels(w), random_pixels(w)}, *rows = malloc(P * D * sizeof *rows);
+    double *images[2] = {plain_encode(w, pixels[0]), plain_encode(w, pixels[1])};
+    int32_t *ids = malloc((size_t)(n + steps) * sizeof *ids);
+    assert_true(ids && rows);
+    random_ids(w, n + steps, ids);
+    int T = nimages * (int)P + n;
+    double *want[8];
+    for (int s = 0; s <= steps; s++)
+        want[s] = plain_decode(w, (const double *const *)images, nimages, ids, n + s, T);
+    const pali_kernels *k;
+    for (int t = 0; (k = pali_kernels_at(t)); t++) {
+        pali_model *m = open_with(w, k, 2, T + steps);
+        pali_embeds *e[2];
+        for (int i = 0; i < 2; i++) {
+            assert_ok(be->encode_image(m, pixels[i], NULL, &e[i], &err), err);
+            assert_ok(be->embeds_read(m, e[i], rows, &err), err);
+            assert_close(k, "embeddings", rows, images[i], P * D);
+        }
+        assert_ok(be->prefill(m, (const pali_embeds *const *)e, nimages, ids, n, NULL, &err), err);
+        assert_close(k, "prefill", be->logits(m), want[0], V);
+        for (int s = 0; s < steps; s++) {
+            assert_ok(be->decode(m, ids[n + s], NULL, &err), err);
+            assert_close(k, "decode", be->logits(m), want[s + 1], V);
+        }
+        assert_int_equal(be->decode(m, 0, NULL, &err), PALI_ELIMIT);
+        be->embeds_free(m, e[0]);
+        be->embeds_free(m, e[1]);
+        be->close(m);
+    }
+    for (int s = 0; s <= steps; s++)
+        free(want[s]);
+    free(pixels[0]), free(pixels[1]), free(images[0]), free(images[1]), free(ids), free(rows);
+    drop(r);
+}
+
+static void cpu_model_gemma1_is_the_plain_model(void **unused) {
+    (void)unused;
+    compare(&gemma1, PALI_F32, 1, 4, 3);
+    compare(&gemma1, PALI_BF16, 2, 17, 2);
+    compare(&gemma1, PALI_F16, 0, 1, 3);
+}
+
+static void cpu_model_gemma2_is_the_plain_model(void **unused) {
+    (void)unused;
+    compare(&gemma2, PALI_BF16, 1, 11, 3);
+    compare(&gemma2, PALI_F16, 2, 3, 2);
+    compare(&gemma2, PALI_F32, 0, 33, 1);
+}
+
+/* More tokens than one block of strips, in both towers. */
+static void cpu_model_long_sequences_go_in_blocks(void **unused) {
+    (void)unused;
+    pali_config c = gemma2;
+    c.vision = (pali_vision_config){.S = 66,
+                                    .patch = 2,
+                                    .channels = 1,
+                                    .P = 1089,
+                                    .layers = 1,
+                                    .D = 6,
+                                    .H = 1,
+                                    .E = 6,
+                                    .F = 13,
+                                    .eps = 1e-6f};
+    c.text.D = 20;
+    c.text.H = 2;
+    c.text.K = 1;
+    c.text.F = 15;
+    c.text.E = 4;
+    compare(&c, PALI_F32, 1, 7, 1);
+}
+
+/* --- properties --------------------------------------------------------------------------- */
+
+typedef struct {
+    random_model *r;
+    float *pixels;
+    int32_t ids[24];
+} scene;
+
+static scene scene_open(const pali_config *c) {
+    scene s = {.r = make(*c, PALI_BF16)};
+    s.pixels = random_pixels(&s.r->w);
+    random_ids(&s.r->w, 24, s.ids);
+    return s;
+}
+
+static void scene_close(scene *s) {
+    free(s->pixels);
+    drop(s->r);
+}
+
+/* Image, 9 ids, 3 steps: the logits of every step, one after the other. */
+static float *answer(pali_model *m, const scene *s, int from) {
+    size_t V = (size_t)s->r->w.config.text.V;
+    float *out = malloc(4 * V * sizeof *out);
+    assert_non_null(out);
+    pali_embeds *e;
+    assert_ok(be->encode_image(m, s->pixels, NULL, &e, &err), err);
+    const pali_embeds *one[] = {e};
+    assert_ok(be->prefill(m, one, 1, s->ids + from, 9, NULL, &err), err);
+    memcpy(out, be->logits(m), V * sizeof *out);
+    for (size_t i = 1; i <= 3; i++) {
+        assert_ok(be->decode(m, s->ids[i], NULL, &err), err);
+        memcpy(out + i * V, be->logits(m), V * sizeof *out);
+    }
+    be->embeds_free(m, e);
+    return out;
+}
+
+static void cpu_model_threads_do_not_change_a_bit(void **unused) {
+    (void)unused;
+    const pali_config *configs[] = {&gemma1, &gemma2};
+    const pali_kernels *k;
+    for (int c = 0; c < 2; c++) {
+        scene s = scene_open(configs[c]);
+        for (int t = 0; (k = pali_kernels_at(t)); t++) {
+            float *first = NULL;
+            for (int threads = 1; threads <= 5; threads++) {
+                pali_model *m = open_with(&s.r->w, k, threads, 120);
+                float *a = answer(m, &s, 0);
+                if (first)
+                    assert_memory_equal(first, a, 4 * (size_t)s.r->w.config.text.V * sizeof *a);
+                else
+                    first = a;
+                if (a != first)
+                    free(a);
+                be->close(m);
+            }
+            free(first);
+        }
+        scene_close(&s);
+    }
+}
+
+/* A turn after another one, on a longer cache, gives exactly what a fresh model gives. */
+static void cpu_model_second_turn_is_a_fresh_one(void **unused) {
+    (void)unused;
+    scene s = scene_open(&gemma2);
+    size_t bytes = 4 * (size_t)s.r->w.config.text.V * sizeof(float);
+    const pali_kernels *k = pali_kernels_pick();
+    pali_model *m = open_with(&s.r->w, k, 2, 200), *fresh = open_with(&s.r->w, k, 2, 100);
+    float *a = answer(m, &s, 0), *b = answer(m, &s, 5), *c = answer(fresh, &s, 5);
+    assert_memory_equal(b, c, bytes);
+    assert_memory_not_equal(a, c, bytes);
+    free(a), free(b), free(c);
+    be->close(m);
+    be->close(fresh);
+    scene_close(&s);
+}
+
+/* With one layer, keys and values depend on their own token alone, so the last token of
+ * a prefix could as well have been decoded. */
+static void cpu_model_prefill_and_decode_agree(void **unused) {
+    (void)unused;
+    pali_config c = gemma1;
+    c.text.layers = 1;
+    scene s = scene_open(&c);
+    size_t V = (size_t)c.text.V;
+    const pali_kernels *k;
+    for (int t = 0; (k = pali_kernels_at(t)); t++) {
+        pali_model *m = open_with(&s.r->w, k, 1, 20);
+        double want[101];
+        assert_ok(be->prefill(m, NULL, 0, s.ids, 18, NULL, &err), err);
+        for (size_t i = 0; i < V; i++)
+            want[i] = be->logits(m)[i];
+        assert_ok(be->prefill(m, NULL, 0, s.ids, 17, NULL, &err), err);
+        assert_ok(be->decode(m, s.ids[17], NULL, &err), err);
+        assert_close(k, "decoded last token", be->logits(m), want, V);
+        be->close(m);
+    }
+    scene_close(&s);
+}
+
+/* --- stopping and failing ------------------------------------------------------------------- */
+
+typedef struct {
+    atomic_int cancel;
+    int stop_at; /* progress call that cancels; -1 never */
+    int calls;
+    pali_stage stage;
+    int last, total;
+} watcher;
+
+static void watch(void *user, pali_stage stage, int done, int total) {
+    watcher *w = user;
+    if (w->calls > 0) {
+        assert_int_equal(stage, w->stage);
+        assert_int_equal(total, w->total);
+        assert_int_equal(done, w->last + 1);
+    } else {
+        assert_int_equal(done, 0);
+    }
+    w->stage = stage;
+    w->last = done;
+    w->total = total;
+    if (w->calls++ == w->stop_at)
+        atomic_store(&w->cancel, 1);
+}
+
+static pali_run watched(watcher *w, int stop_at) {
+    memset(w, 0, sizeof *w);
+    w->stop_at = stop_at;
+    return (pali_run){&w->cancel, watch, w};
+}
+
+/* Stops every stage at every progress call; the next answer is as if nothing had been. */
+static void cpu_model_stops_and_goes_on(void **unused) {
+    (void)unused;
+    scene s = scene_open(&gemma1);
+    size_t bytes = 4 * (size_t)s.r->w.config.text.V * sizeof(float);
+    pali_model *m = open_with(&s.r->w, pali_kernels_pick(), 2, 100);
+    float *right = answer(m, &s, 0);
+    watcher w;
+    pali_embeds *e;
+    pali_run run = watched(&w, -1);
+    assert_ok(be->encode_image(m, s.pixels, &run, &e, &err), err);
+    assert_int_equal(w.last, w.total);
+    const pali_embeds *one[] = {e};
+    for (int stop = 0; stop <= 3; stop++) {
+        pali_embeds *none;
+        pali_error stopped = {0};
+        run = watched(&w, stop);
+        int rc = be->encode_image(m, s.pixels, &run, &none, &stopped);
+        if (stop < 3) {
+            assert_int_equal(rc, PALI_ECANCEL);
+            assert_int_equal(stopped.code, PALI_ECANCEL);
+            assert_null(none);
+        } else { /* all was done when the request came */
+            assert_int_equal(rc, 0);
+            be->embeds_free(m, none);
+        }
+    }
+    for (int stop = 0; stop <= 3; stop++) {
+        run = watched(&w, stop);
+        assert_int_equal(be->prefill(m, one, 1, s.ids, 9, &run, NULL), PALI_ECANCEL);
+        assert_int_equal(be->decode(m, 1, NULL, NULL), PALI_EARG);
+    }
+    run = watched(&w, -1);
+    assert_ok(be->prefill(m, one, 1, s.ids, 9, &run, &err), err);
+    assert_int_equal(w.last, w.total);
+    for (int stop = 0; stop <= 3; stop++) {
+        run = watched(&w, stop);
+        assert_int_equal(be->decode(m, s.ids[1], &run, NULL), PALI_ECANCEL);
+    }
+    run = watched(&w, -1);
+    assert_ok(be->decode(m, s.ids[1], &run, &err), err); /* the same token, once more */
+    assert_memory_equal(be->logits(m), right + s.r->w.config.text.V, bytes / 4);
+    be->embeds_free(m, e);
+    float *again = answer(m, &s, 0);
+    assert_memory_equal(right, again, bytes);
+    free(right), free(again);
+    be->close(m);
+    scene_close(&s);
+}
+
+static void *cancel_later(void *cancel) {
+    struct timespec pause = {0, 300000};
+    nanosleep(&pause, NULL);
+    atomic_store((atomic_int *)cancel, 1);
+    return NULL;
+}
+
+static void cpu_model_stops_from_another_thread(void **unused) {
+    (void)unused;
+    scene s = scene_open(&gemma2);
+    pali_model *m = open_with(&s.r->w, pali_kernels_pick(), 2, 200);
+    atomic_int cancel = 0;
+    pali_run run = {.cancel = &cancel};
+    pthread_t id;
+    assert_int_equal(pthread_create(&id, NULL, cancel_later, &cancel), 0);
+    int rc = 0;
+    for (int i = 0; i < 100000 && rc == 0; i++)
+        rc = be->prefill(m, NULL, 0, s.ids, 20, &run, NULL);
+    assert_int_equal(rc, PALI_ECANCEL);
+    pthread_join(id, NULL);
+    atomic_store(&cancel, 0);
+    assert_ok(be->prefill(m, NULL, 0, s.ids, 20, &run, &err), err);
+    be->close(m);
+    scene_close(&s);
+}
+
+static void cpu_model_refuses_what_cannot_be(void **unused) {
+    (void)unused;
+    scene s = scene_open(&gemma1);
+    pali_model *m = open_with(&s.r->w, pali_kernels_pick(), 1, 12);
+    pali_embeds *e;
+    assert_ok(be->encode_image(m, s.pixels, NULL, &e, &err), err);
+    const pali_embeds *two[] = {e, e};
+    assert_int_equal(be->decode(m, 1, NULL, NULL), PALI_EARG); /* no prefix yet */
+    pali_error why = {0};
+    assert_int_equal(be->prefill(m, two, 2, s.ids, 1, NULL, &why), PALI_ELIMIT);
+    assert_string_equal(why.what, "the prefix has 19 tokens, the context has room for 12");
+    assert_int_equal(be->prefill(m, two, 1, s.ids, 4, NULL, NULL), PALI_ELIMIT);
+    assert_int_equal(be->prefill(m, NULL, 0, s.ids, 0, NULL, NULL), PALI_EARG);
+    static const int32_t bad[] = {-1, 101, INT32_MAX, INT32_MIN};
+    for (size_t i = 0; i < 4; i++) {
+        int32_t ids[] = {1, bad[i], 2};
+        assert_int_equal(be->prefill(m, NULL, 0, ids, 3, NULL, NULL), PALI_EARG);
+    }
+    assert_ok(be->prefill(m, two, 1, s.ids, 3, NULL, &err), err); /* exactly full */
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(be->decode(m, bad[i], NULL, NULL), PALI_EARG);
+    assert_int_equal(be->decode(m, 1, NULL, NULL), PALI_ELIMIT);
+    be->embeds_free(m, e);
+    be->close(m);
+
+    pali_memory need;
+    pali_backend_options o = {1, 0};
+    assert_int_equal(be->memory(&s.r->w, &o, &need, NULL), PALI_EARG);
+    assert_int_equal(be->open(&s.r->w, &o, NULL, &m, NULL), PALI_EARG);
+    assert_null(m);
+    s.r->w.text[1].down_w.cols++;
+    o.positions = 5;
+    assert_int_equal(be->open(&s.r->w, &o, NULL, &m, NULL), PALI_EFORMAT);
+    s.r->w.text[1].down_w.cols--;
+    s.r->w.vision[1].fc1_b.data = NULL;
+    assert_int_equal(be->memory(&s.r->w, &o, &need, NULL), PALI_EFORMAT);
+    scene_close(&s);
+}
+
+/* The released 3B model at 448 pixels: what it takes, without its weights. */
+static void cpu_model_memory_is_told_and_bounded(void **unused) {
+    (void)unused;
+    scene s = scene_open(&gemma1);
+    pali_memory small, large;
+    assert_ok(be->memory(&s.r->w, &(pali_backend_options){1, 100}, &small, &err), err);
+    assert_ok(be->memory(&s.r->w, &(pali_backend_options){1, 200}, &large, &err), err);
+    assert_int_equal(small.weights, 0);
+    assert_int_equal(small.kv, (3 * 2 * 14 * 100 * 4 + 63) / 64 * 64);
+    assert_true(large.kv > small.kv && large.workspace > small.workspace);
+    /* No [T][T] anywhere: ten times the positions, no more than ten times the space. */
+    assert_ok(be->memory(&s.r->w, &(pali_backend_options){1, 10000}, &small, &err), err);
+    assert_ok(be->memory(&s.r->w, &(pali_backend_options){1, 100000}, &large, &err), err);
+    assert_true(large.workspace < 10 * small.workspace + 10 * small.kv);
+    scene_close(&s);
+}
+
+/* Weights are untrusted: whatever they hold, calls return and logits are there. */
+static void cpu_model_survives_nonsense_weights(void **unused) {
+    (void)unused;
+    static const double nonsense[] = {NAN, INFINITY, -INFINITY, 3e38, 1e-40};
+    for (size_t i = 0; i < sizeof nonsense / sizeof *nonsense; i++) {
+        random_model *r = make(i % 2 ? gemma2 : gemma1, PALI_F32);
+        scene s = {.r = r, .pixels = random_pixels(&r->w)};
+        random_ids(&r->w, 24, s.ids);
+        pali_matrix *all[] = {&r->w.text[0].k_w,      &r->w.text[1].gate_w, &r->w.vision[0].fc1_w,
+                              &r->w.text[0].mlp_norm, &r->w.embed,          &r->w.vision[0].ln1_w};
+        for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+            for (size_t e = 0; e < (size_t)all[j]->rows * (size_t)all[j]->cols; e += 3)
+                put(all[j], e, nonsense[i]);
+        const pali_kernels *k;
+        for (int t = 0; (k = pali_kernels_at(t)); t++) {
+            pali_model *m = open_with(&r->w, k, 2, 120);
+            float *a = answer(m, &s, 0);
+            if (i < 3)
+                assert_true(isnan(a[0]) || isnan(a[1]) || isnan(a[2]));
+            free(a);
+            be->close(m);
+        }
+        free(s.pixels);
+        drop(r);
+    }
+}
+
+static void cpu_model_backend_is_found_by_name(void **unused) {
+    (void)unused;
+    const pali_backend *found;
+    pali_error why = {0};
+    assert_ok(pali_backend_find("cpu", &found, &err), err);
+    assert_ptr_equal(found, pali_backend_cpu());
+    assert_ok(pali_backend_find("auto", &found, &err), err);
+    assert_ptr_equal(found, pali_backend_cpu());
+    assert_int_equal(pali_backend_find("cuda", &found, &why), PALI_EUNSUPPORTED);
+    assert_null(found);
+    assert_string_equal(why.what, "this build of pali has no CUDA backend yet");
+    assert_int_equal(pali_backend_find("tpu", &found, NULL), PALI_EARG);
+}
+
+int main(void) {
+    be = pali_backend_cpu();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cpu_model_gemma1_is_the_plain_model),
+        cmocka_unit_test(cpu_model_gemma2_is_the_plain_model),
+        cmocka_unit_test(cpu_model_long_sequences_go_in_blocks),
+        cmocka_unit_test(cpu_model_threads_do_not_change_a_bit),
+        cmocka_unit_test(cpu_model_second_turn_is_a_fresh_one),
+        cmocka_unit_test(cpu_model_prefill_and_decode_agree),
+        cmocka_unit_test(cpu_model_stops_and_goes_on),
+        cmocka_unit_test(cpu_model_stops_from_another_thread),
+        cmocka_unit_test(cpu_model_refuses_what_cannot_be),
+        cmocka_unit_test(cpu_model_memory_is_told_and_bounded),
+        cmocka_unit_test(cpu_model_survives_nonsense_weights),
+        cmocka_unit_test(cpu_model_backend_is_found_by_name),
+    };
+    return cmocka_run_group_tests_name("cpu_model", tests, NULL, NULL);
+}
