@@ -3,6 +3,7 @@
 
 #include "core/file.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +17,9 @@ int pali_json_parse(const char *bytes, size_t n, const char *name, json_t **out,
     if (rc)
         return rc;
     json_error_t je;
+    errno = 0;
     json_t *root = json_loadb(bytes, n, JSON_REJECT_DUPLICATES, &je);
-    if (!root && json_error_code(&je) == json_error_out_of_memory)
+    if (!root && errno == ENOMEM) /* jansson would call it a syntax error */
         return pali_fail_nomem(err, "reading JSON");
     if (!root)
         return pali_fail(err, PALI_EFORMAT, "download the file again",

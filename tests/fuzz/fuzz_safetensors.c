@@ -9,6 +9,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
+static volatile uint8_t sink; /* every byte is touched: none may lie outside the file */
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     static int fd = -1;
     static char path[64];
@@ -27,13 +29,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
             abort();
         return 0;
     }
-    volatile unsigned sum = 0; /* so that ASan and the kernel see every byte touched */
     for (size_t i = 0; i < pali_safetensors_count(st); i++) {
         const pali_tensor *t = pali_safetensors_peek(st, i);
         if (pali_safetensors_find(st, t->name) != t)
             abort();
         for (size_t k = 0; k < t->bytes; k++)
-            sum += ((const uint8_t *)t->data)[k];
+            sink = ((const uint8_t *)t->data)[k];
     }
     pali_safetensors_close(st);
     return 0;
