@@ -27,6 +27,7 @@ Files: fragments.txt  what strings are made of, one a line, with \\xNN for bytes
        NAME.txt       150 strings with all their ids: text, a tab, ids
        prompts.txt    prompts as PaliGemmaProcessor builds them: "<bos>" + prompt + "\\n"
                       through GemmaTokenizer with added.model; prompt, a tab, ids
+And two small seeds for the fuzzer in tests/fuzz/corpus/tokenizer.
 The strings come from generate() below; the C test has the same generator.
 """
 import io
@@ -160,11 +161,26 @@ def place_pieces():
 
 def append_pieces(model, names):
     """Pieces are a repeated field of the file's message: more of them may simply follow."""
-    for name in names:
-        text = name.encode()
-        piece = b"\x0a" + varint(len(text)) + text + b"\x15" + struct.pack("<f", 0.0) + b"\x18\x04"
-        model += b"\x0a" + varint(len(piece)) + piece
-    return model
+    return model + b"".join(piece(name, 4) for name in names)
+
+
+def piece(name, kind, score=0.0):
+    text = name.encode()
+    body = b"\x0a" + varint(len(text)) + text + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind)
+    return b"\x0a" + varint(len(body)) + body
+
+
+def seeds():
+    """Small whole models for the fuzzer: one without byte pieces, one with."""
+    head = piece("<unk>", 2) + piece("<s>", 3) + piece("</s>", 3) + piece("<pad>", 3)
+    words = [("\n", 4), ("\n\n", 4), ("▁▁", 4), ("▁", 1), ("a", 1), ("b", 1), ("ab", 5), ("aab", 1), ("<image>", 4), ("<", 1), ("<bos>", 1)]
+    words = b"".join(piece(name, kind, -float(i)) for i, (name, kind) in enumerate(words))
+    normalizer = b"\x1a\x06\x18\x00\x20\x00\x28\x01"
+    folder = Path("tests/fuzz/corpus/tokenizer")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "small").write_bytes(head + words + b"\x12\x02\x18\x02" + normalizer)
+    every_byte = b"".join(piece(f"<0x{b:02X}>", 6) for b in range(256))
+    (folder / "bytes").write_bytes(head + words + every_byte + b"\x12\x05\x18\x02\x98\x02\x01" + normalizer)
 
 
 # --- the references -----------------------------------------------------------------
@@ -236,6 +252,7 @@ def write(name, encode, parts):
 
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
+    seeds()
     parts = fragments()
     (OUT / "fragments.txt").write_text("".join(escape(p) + "\n" for p in parts))
     lines = corpus()
