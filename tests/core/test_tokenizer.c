@@ -396,7 +396,7 @@ static void tokenizer_takes_places_of_any_type(void **state) {
     (void)state;
     pali_error err;
     file f = load("added"), part = load("added");
-    char text[16];
+    char text[32];
     for (int i = 0; i < 1152; i++) {
         snprintf(text, sizeof text, i < 1024 ? "<loc%04d>" : "<seg%03d>", i < 1024 ? i : i - 1024);
         add_piece(&f, text, 1); /* normal: would never be reached by merging */
