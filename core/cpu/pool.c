@@ -3,10 +3,11 @@
  * One 64-bit word holds the number of the run (high half) and the next task (low
  * half). A worker claims by compare-and-swap on the whole word, so a claim can
  * succeed only while the run it saw is still the current one; and the caller
- * describes a new run only after every task of the last one is done. So when a
- * claim succeeds, the description read before it belongs to that run. A worker
- * that wakes late finds nothing to claim and harms nothing, and nobody waits
- * for a thread that holds no task.
+ * describes a new run only after every task of the last one is done and its word
+ * is closed (next task: the largest number), because the new run may have more
+ * tasks than the old one had. So when a claim succeeds, the description read before
+ * it belongs to that run. A worker that wakes late finds nothing to claim and harms
+ * nothing, and nobody waits for a thread that holds no task.
  *
  * Sleeping: a sleeper first counts itself in `sleepers`, then looks at the word
  * again; a waker first changes the word, then looks at `sleepers`. Both are
@@ -27,6 +28,8 @@ enum {
     THREADS_MAX = 1024,
     SPIN_NS = 50 * 1000, /* longer than the gaps inside one decode step, short for a laptop */
 };
+
+#define CLOSED ((uint64_t)UINT32_MAX) /* no task left to claim, however many there are */
 
 struct pali_pool {
     int threads;
@@ -126,7 +129,7 @@ static void work(pali_pool *p, uint32_t run, int worker) {
         pali_pool_task *task = atomic_load_explicit(&p->task, memory_order_relaxed);
         void *arg = atomic_load_explicit(&p->arg, memory_order_relaxed);
         const atomic_int *cancel = atomic_load_explicit(&p->cancel, memory_order_relaxed);
-        int ntasks = atomic_load_explicit(&p->ntasks, memory_order_relaxed);
+        int ntasks = atomic_load_explicit(&p->ntasks, memory_order_acquire);
         if ((uint32_t)(w >> 32) != run || (uint32_t)w >= (uint32_t)ntasks)
             return;
         if (!atomic_compare_exchange_weak(&p->word, &w, w + 1))
@@ -180,11 +183,13 @@ bool pali_pool_run(pali_pool *p, int ntasks, pali_pool_task *task, void *arg,
     if (ntasks <= 0)
         return !(cancel && atomic_load(cancel));
     uint32_t run = current_run(p) + 1;
+    atomic_fetch_or(&p->word, CLOSED);
     atomic_store_explicit(&p->task, task, memory_order_relaxed);
     atomic_store_explicit(&p->arg, arg, memory_order_relaxed);
     atomic_store_explicit(&p->cancel, cancel, memory_order_relaxed);
     atomic_store_explicit(&p->skipped, false, memory_order_relaxed);
-    atomic_store_explicit(&p->ntasks, ntasks, memory_order_relaxed);
+    /* Whoever sees this number sees the closed word too. */
+    atomic_store_explicit(&p->ntasks, ntasks, memory_order_release);
     atomic_store(&p->done, 0);
     atomic_store(&p->word, (uint64_t)run << 32);
     if (ntasks > 1 && atomic_load(&p->sleepers) > 0) {

@@ -52,6 +52,25 @@ static void cpu_pool_runs_every_task_once(void **unused) {
     }
 }
 
+/* Short runs of changing length, back to back: a worker still in the last one must not
+ * take part in the next by mistake. A pool that let it failed within 400,000 runs. */
+static void cpu_pool_keeps_runs_apart(void **unused) {
+    (void)unused;
+    pali_pool *p;
+    pali_error err = {0};
+    assert_ok(pali_pool_open(4, &p, &err), err);
+    static tally t;
+    memset(&t, 0, sizeof t);
+    for (int run = 0; run < 800000; run++) {
+        int n = run % 2 ? 1 + run * 7 % 64 : 2;
+        pali_pool_run(p, n, count_task, &t, NULL);
+        for (int i = 0; i < 64; i++)
+            if (atomic_exchange_explicit(&t.count[i], 0, memory_order_relaxed) != (i < n))
+                fail_msg("run %d of %d tasks: task %d", run, n, i);
+    }
+    pali_pool_close(p);
+}
+
 /* Between runs the workers go to sleep; the next run must wake them. */
 static void wait_task(void *arg, int task, int worker) {
     (void)task;
@@ -144,6 +163,7 @@ static void cpu_pool_workers_take_no_signals(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cpu_pool_runs_every_task_once),
+        cmocka_unit_test(cpu_pool_keeps_runs_apart),
         cmocka_unit_test(cpu_pool_wakes_sleepers),
         cmocka_unit_test(cpu_pool_stops_on_request),
         cmocka_unit_test(cpu_pool_gives_the_caller_its_cpus_back),
