@@ -37,7 +37,7 @@ LDLIBS_ALL = $(PKG_LIBS) -ldl -lm -pthread $(LDLIBS)
 core_src := $(wildcard core/*.c core/cpu/*.c core/*.cc)
 ui_src := $(wildcard ui/*.c)
 app_src := $(wildcard app/*.c)
-test_src := $(wildcard tests/core/test_*.c tests/ui/test_*.c tests/e2e/test_*.c)
+test_src := $(wildcard $(foreach d,core ui app e2e,tests/$(d)/test_*.c))
 fuzz_src := $(wildcard tests/fuzz/fuzz_*.c)
 
 obj = $(patsubst %,$(B)/%.o,$(1))

@@ -40,19 +40,20 @@ static inline double spawn_clock(void) {
 }
 
 /* Starts the program with args (NULL-terminated, without the program's name). Its
- * input is a pipe, or `in` when that is a descriptor; the same with out. */
-static inline spawned spawn_start(const char *const *args, int in, int out) {
+ * streams are pipes where in, out, err are -1, else those descriptors. */
+static inline spawned spawn_start(const char *const *args, int in, int out, int err) {
     const char *argv[SPAWN_ARGS] = {spawn_program()};
     for (int i = 0; args[i]; i++) {
         assert_true(i + 2 < SPAWN_ARGS);
         argv[i + 1] = args[i];
     }
-    int pin[2] = {in, -1}, pout[2] = {-1, out}, perr[2];
+    int pin[2] = {in, -1}, pout[2] = {-1, out}, perr[2] = {-1, err};
     if (in < 0)
         assert_int_equal(pipe2(pin, O_CLOEXEC), 0);
     if (out < 0)
         assert_int_equal(pipe2(pout, O_CLOEXEC), 0);
-    assert_int_equal(pipe2(perr, O_CLOEXEC), 0);
+    if (err < 0)
+        assert_int_equal(pipe2(perr, O_CLOEXEC), 0);
     posix_spawn_file_actions_t fa;
     posix_spawn_file_actions_init(&fa);
     posix_spawn_file_actions_adddup2(&fa, pin[0], 0);
@@ -68,7 +69,8 @@ static inline spawned spawn_start(const char *const *args, int in, int out) {
         close(pin[0]);
     if (out < 0)
         close(pout[1]);
-    close(perr[1]);
+    if (err < 0)
+        close(perr[1]);
     for (int i = 0; i < 2; i++) {
         s.text[i] = calloc(1, 1);
         assert_non_null(s.text[i]);
@@ -132,7 +134,7 @@ static inline void spawn_free(spawned *s) {
 /* From start to end; input NULL: /dev/null. */
 static inline spawned spawn_run(const char *input, const char *const *args) {
     int null = input ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
-    spawned s = spawn_start(args, null, -1);
+    spawned s = spawn_start(args, null, -1, -1);
     if (input)
         spawn_write(&s, input, strlen(input));
     spawn_finish(&s);
@@ -142,6 +144,6 @@ static inline spawned spawn_run(const char *input, const char *const *args) {
 }
 
 #define RUN(input, ...)     spawn_run((input), (const char *const[]){__VA_ARGS__, NULL})
-#define START(in, out, ...) spawn_start((const char *const[]){__VA_ARGS__, NULL}, (in), (out))
+#define START(in, out, ...) spawn_start((const char *const[]){__VA_ARGS__, NULL}, (in), (out), -1)
 
 #endif

@@ -207,6 +207,33 @@ static void cli_ends_quietly_when_nobody_reads(void **state) {
     }
 }
 
+/* A terminal pair: returns the program's end, *ours reads what it shows. */
+static int open_terminal(int *ours) {
+    *ours = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    assert_true(*ours >= 0);
+    assert_int_equal(grantpt(*ours), 0);
+    assert_int_equal(unlockpt(*ours), 0);
+    int theirs = open(ptsname(*ours), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    assert_true(theirs >= 0);
+    return theirs;
+}
+
+static void cli_does_not_wait_at_a_terminal(void **state) {
+    (void)state;
+    static const char *const sentences[] = {"pali: no prompt given\n",
+                                            "pali: the image is to come from standard input"};
+    for (int i = 0; i < 2; i++) {
+        int ours, theirs = open_terminal(&ours);
+        spawned s = START(theirs, -1, "-m", "/no/such/model", i ? "-" : picture);
+        spawn_finish(&s);
+        close(theirs);
+        close(ours);
+        assert_int_equal(s.status, 2);
+        expect_start(s.text[1], sentences[i]);
+        spawn_free(&s);
+    }
+}
+
 /* --- help and manual ---------------------------------------------------------------- */
 
 enum {
@@ -489,8 +516,46 @@ static void cli_fails_on_a_full_disk_in_mid_answer(void **state) {
     spawn_free(&s);
 }
 
+static void cli_shows_progress_on_a_terminal_and_clears_it(void **state) {
+    (void)state;
+    need_demo();
+    int ours, theirs = open_terminal(&ours);
+    spawned s =
+        spawn_start((const char *const[]){"--demo", "-p", "caption en", NULL}, -1, -1, theirs);
+    close(theirs);
+    s.err = ours;
+    spawn_finish(&s);
+    assert_int_equal(s.status, 0);
+    expect_part(s.text[1], "\rlooking at the picture");
+    assert_int_equal(count_lines(s.text[1]), 0);
+    /* The last thing: blanks over the line, and back to its start. */
+    assert_int_equal(s.text[1][s.n[1] - 1], '\r');
+    assert_int_equal(s.text[1][s.n[1] - 2], ' ');
+    assert_int_equal(count_lines(s.text[0]), 1);
+    spawn_free(&s);
+}
+
 /* Hot enough that an answer hardly ever ends by itself. */
 #define ENDLESS "--demo", "-t", "100", "-n", "100000"
+
+/* A hot model says what it can; whatever that is, a terminal gets text only. */
+static void cli_sends_no_controls_to_a_terminal(void **state) {
+    (void)state;
+    need_demo();
+    int ours, theirs = open_terminal(&ours);
+    spawned s = START(-1, theirs, "--demo", "-t", "100", "-n", "500", "-p", "ocr", "-p", "ocr");
+    close(theirs);
+    s.out = ours;
+    spawn_finish(&s);
+    assert_int_equal(s.status, 0);
+    assert_true(s.n[0] > 2);
+    for (size_t i = 0; i < s.n[0]; i++) {
+        unsigned char c = (unsigned char)s.text[0][i];
+        assert_true(c >= 0x20 || c == '\n' || c == '\t' || (c == '\r' && s.text[0][i + 1] == '\n'));
+        assert_true(c != 0x7F);
+    }
+    spawn_free(&s);
+}
 
 static void cli_ends_quietly_when_the_reader_leaves(void **state) {
     (void)state;
@@ -569,6 +634,7 @@ int main(void) {
         cmocka_unit_test(cli_refuses_a_dump_before_the_model),
         cmocka_unit_test(cli_tells_when_the_disk_is_full),
         cmocka_unit_test(cli_ends_quietly_when_nobody_reads),
+        cmocka_unit_test(cli_does_not_wait_at_a_terminal),
         cmocka_unit_test(cli_manual_and_help_name_the_same_options),
         cmocka_unit_test(cli_demo_shows_a_transcript),
         cmocka_unit_test(cli_ends_each_answer_with_one_newline),
@@ -579,6 +645,8 @@ int main(void) {
         cmocka_unit_test(cli_describes_itself_when_asked),
         cmocka_unit_test(cli_dumps_tensors),
         cmocka_unit_test(cli_fails_on_a_full_disk_in_mid_answer),
+        cmocka_unit_test(cli_shows_progress_on_a_terminal_and_clears_it),
+        cmocka_unit_test(cli_sends_no_controls_to_a_terminal),
         cmocka_unit_test(cli_ends_quietly_when_the_reader_leaves),
         cmocka_unit_test(cli_stops_cleanly_on_a_signal),
         cmocka_unit_test(cli_stops_while_waiting_for_a_question),
