@@ -1,11 +1,13 @@
 /* image.h - image file -> RGB pixels -> the square the vision tower sees.
  *
- * Decoding is stb_image's (plus what it lacks); EXIF orientation is applied, so
- * width and height are as a person sees the picture. The RGB conversion follows
- * Pillow's convert("RGB"): alpha is dropped, not composited; grey is
- * replicated; 16-bit samples follow Pillow per format. The resize is Pillow's
- * BICUBIC, bit for bit. Bytes are untrusted: sizes are checked against the
- * limits before anything is allocated.                                        */
+ * Reads PNG, JPEG, BMP, GIF (its first picture) and PNM. EXIF orientation is
+ * applied, so width and height are as a person sees the picture. The pixels are
+ * those of Pillow's convert("RGB"), JPEG within a few steps of 255: alpha is
+ * dropped, not composited; grey is replicated; 16-bit samples follow Pillow per
+ * format. The exceptions, where Pillow 11.3 itself loses pixels, are listed in
+ * image_bmp.c and image_gif.c. The resize is Pillow's BICUBIC, bit for bit. Bytes
+ * are untrusted: sizes are checked against the limits before the memory for them
+ * is asked for, and a file that was cut short is an error.                    */
 #ifndef PALI_IMAGE_H
 #define PALI_IMAGE_H
 
@@ -17,8 +19,8 @@
 enum {
     PALI_IMAGE_MAX_SIDE = 65535,
 };
-#define PALI_IMAGE_MAX_BYTES ((size_t)512 << 20)   /* of a file                     */
-#define PALI_IMAGE_MAX_PIXELS ((size_t)256 << 20)  /* of a decoded picture, w * h   */
+#define PALI_IMAGE_MAX_BYTES  ((size_t)512 << 20) /* of a file                     */
+#define PALI_IMAGE_MAX_PIXELS ((size_t)256 << 20) /* of a decoded picture, w * h   */
 
 /* 8-bit RGB, rows top to bottom, no padding: rgb[(y * width + x) * 3 + c].
  * Owns rgb; release with pali_image_close. A zeroed struct is a valid empty one. */
@@ -29,7 +31,7 @@ typedef struct {
 
 /* Reads and decodes path ("-" is standard input). On failure *out is empty and
  * err names the file, what is wrong and what to do. PALI_EIO, PALI_EFORMAT,
- * PALI_ELIMIT or PALI_ENOMEM. */
+ * PALI_EUNSUPPORTED (WebP, HEIC, 12-bit JPEG, ...), PALI_ELIMIT or PALI_ENOMEM. */
 int pali_image_open(const char *path, pali_image *out, pali_error *err);
 
 /* The same from n bytes in memory; name is for messages only. */
@@ -46,7 +48,8 @@ int pali_image_read_file(const char *path, uint8_t **bytes, size_t *n, pali_erro
 int pali_image_resize(const pali_image *in, int width, int height, pali_image *out,
                       pali_error *err);
 
-/* Bytes of a decoded image -> chw[3][height][width], float32(v / 127.5 - 1). */
+/* Bytes of a decoded image -> chw[3][height][width], v / 127.5 - 1 in float32 arithmetic
+ * (transformers' values bit for bit; in double and then rounded, half of them differ). */
 void pali_image_normalize(const pali_image *in, float *chw);
 
 void pali_image_close(pali_image *image);

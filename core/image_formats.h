@@ -1,0 +1,81 @@
+/* image_formats.h - what image.c and the readers of single formats share.
+ *
+ * Private to core/image*.c, stb_image.c and the fuzz target; everybody else uses
+ * image.h. A reader gets the whole file in memory, finds the size in the header,
+ * has it checked against the limits before it allocates, and leaves RGB pixels
+ * as stored. image.c turns them upright afterwards and empties *out when a
+ * reader fails.                                                              */
+#ifndef PALI_IMAGE_FORMATS_H
+#define PALI_IMAGE_FORMATS_H
+
+#include "core/image.h"
+
+#include <stdint.h>
+
+/* One file in memory, borrowed for the length of a call. */
+typedef struct {
+    const uint8_t *bytes;
+    size_t n;
+    const char *name;  /* as messages call it */
+    size_t max_pixels; /* width * height at most */
+} pali_image_input;
+
+/* pali_image_decode with a pixel limit of the caller's. */
+int pali_image_decode_input(const pali_image_input *in, pali_image *out, pali_error *err);
+
+/* --- readers ---------------------------------------------------------------- */
+/* *orientation (1 on entry) becomes the EXIF orientation when the file has one. */
+int pali_png_read(const pali_image_input *in, pali_image *out, int *orientation, pali_error *err);
+int pali_jpeg_read(const pali_image_input *in, pali_image *out, int *orientation, pali_error *err);
+int pali_bmp_read(const pali_image_input *in, pali_image *out, pali_error *err);
+int pali_gif_read(const pali_image_input *in, pali_image *out, pali_error *err);
+int pali_pnm_read(const pali_image_input *in, pali_image *out, pali_error *err);
+
+/* --- orientation --------------------------------------------------------------- */
+/* Tag 0x112 of an EXIF block, with or without its "Exif\0\0" in front; 0 if absent. */
+int pali_exif_orientation(const uint8_t *bytes, size_t n);
+/* tiff:Orientation of an XMP packet; 0 if absent. */
+int pali_xmp_orientation(const uint8_t *bytes, size_t n);
+
+/* --- help for readers ---------------------------------------------------------- */
+/* Refuses an empty picture and one over the limits. format is "PNG", "JPEG", ... */
+int pali_image_check_size(const pali_image_input *in, const char *format, uint64_t width,
+                          uint64_t height, pali_error *err);
+/* The same, then allocates out->rgb, zeroed. */
+int pali_image_alloc(const pali_image_input *in, const char *format, uint64_t width,
+                     uint64_t height, pali_image *out, pali_error *err);
+/* The file stops before the picture does. */
+int pali_image_fail_short(const pali_image_input *in, const char *format, pali_error *err);
+/* what completes "name: damaged FORMAT: ". */
+int pali_image_fail_damaged(const pali_image_input *in, const char *format, const char *what,
+                            pali_error *err);
+/* A valid file of a kind that is not read; what completes "name: ". */
+int pali_image_fail_kind(const pali_image_input *in, const char *what, pali_error *err);
+
+/* --- stb_image.c ------------------------------------------------------------------ */
+/* JPEG -> malloc'ed RGB of the size stated in the file. NULL on failure, *why then
+ * says in a few words what is wrong. */
+uint8_t *pali_stb_jpeg(const uint8_t *bytes, size_t n, int *width, int *height, const char **why);
+/* zlib stream -> out[room]. Bytes written, -1 on failure. Stopping because out is full is
+ * no failure: the answer is then room - PALI_STB_SLACK at least. */
+int64_t pali_stb_inflate(const uint8_t *bytes, size_t n, uint8_t *out, size_t room,
+                         const char **why);
+enum {
+    PALI_STB_SLACK = 65536, /* the largest piece that deflate writes at once, and more */
+};
+
+/* --- numbers in files -------------------------------------------------------------- */
+static inline uint32_t pali_le16(const uint8_t *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
+}
+static inline uint32_t pali_le32(const uint8_t *p) {
+    return pali_le16(p) | pali_le16(p + 2) << 16;
+}
+static inline uint32_t pali_be16(const uint8_t *p) {
+    return (uint32_t)p[0] << 8 | (uint32_t)p[1];
+}
+static inline uint32_t pali_be32(const uint8_t *p) {
+    return pali_be16(p) << 16 | pali_be16(p + 2);
+}
+
+#endif
