@@ -26,7 +26,7 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "weights are used as they are stored");
 
 enum {
-    INDEX_MAX = 8 << 20,
+    INDEX_MAX = 2 << 20,
     SHARDS_MAX = 512,
     NAME_MAX_BYTES = 192
 };
@@ -166,7 +166,7 @@ static int open_shards(loader *l, const char *dir) {
         if (!pali_file_exists(path) && !pali_file_is_folder(path))
             rc = pali_fail(l->err, PALI_EIO,
                            "download the model again; the download is not complete",
-                           "%s: the weights file %s is not there", l->dir, w->shards[i].name);
+                           "%s: the weights file %.100s is not there", l->dir, w->shards[i].name);
         else
             rc = pali_safetensors_open(path, &w->shards[i].file, l->err);
         free(path);
