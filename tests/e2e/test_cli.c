@@ -293,6 +293,37 @@ static void cli_manual_and_help_name_the_same_options(void **state) {
     expect_all_in(in_manual, in_help, "pali --help");
 }
 
+/* --- the bundled model ------------------------------------------------------------------ */
+
+/* As make install lays it out: PREFIX/bin/pali, PREFIX/share/pali/demo. */
+static void cli_finds_the_bundled_model_where_it_was_installed(void **state) {
+    (void)state;
+    char command[512], program[64], before[512] = "";
+    snprintf(program, sizeof program, "%s/bin/pali", folder);
+    snprintf(command, sizeof command, "mkdir %s/bin && cp %s %s", folder, spawn_program(), program);
+    assert_int_equal(system(command), 0);
+    if (getenv("PALI"))
+        snprintf(before, sizeof before, "%s", getenv("PALI"));
+    setenv("PALI", program, 1);
+    spawned missing = RUN(NULL, "--demo", "-p", "caption en");
+    snprintf(command, sizeof command,
+             "mkdir -p %s/share/pali && ln -s \"$PWD\"/assets/demo %s/share/pali/demo", folder,
+             folder);
+    int made = system(command);
+    spawned found = RUN(NULL, "--demo", "--dump", picture, picture, "-p", "ocr");
+    if (*before)
+        setenv("PALI", before, 1);
+    else
+        unsetenv("PALI");
+    assert_int_equal(missing.status, 1);
+    expect_start(missing.text[1], "pali: the bundled model is missing");
+    assert_int_equal(made, 0);
+    assert_int_equal(found.status, 1);
+    expect_part(found.text[1], "picture.ppm: cannot write tensors there"); /* it got that far */
+    spawn_free(&missing);
+    spawn_free(&found);
+}
+
 /* --- answers ----------------------------------------------------------------------------- */
 
 static void cli_demo_shows_a_transcript(void **state) {
@@ -400,7 +431,14 @@ static void cli_writes_json(void **state) {
         /* Known from the first turn. */
         assert_true((json_real_value(json_object_get(timings, "encode_s")) > 0) == (turn == 0));
         if (turn == 0) {
-            expect_start(plain.text[0], json_string_value(json_object_get(j, "text")));
+            char text[4096];
+            int n =
+                snprintf(text, sizeof text, "%s", json_string_value(json_object_get(j, "text")));
+            assert_true(n < (int)sizeof text - 1);
+            while (n && text[n - 1] == '\n')
+                n--;
+            strcpy(text + n, "\n");
+            assert_string_equal(plain.text[0], text);
         }
         json_decref(j);
     }
@@ -636,6 +674,7 @@ int main(void) {
         cmocka_unit_test(cli_ends_quietly_when_nobody_reads),
         cmocka_unit_test(cli_does_not_wait_at_a_terminal),
         cmocka_unit_test(cli_manual_and_help_name_the_same_options),
+        cmocka_unit_test(cli_finds_the_bundled_model_where_it_was_installed),
         cmocka_unit_test(cli_demo_shows_a_transcript),
         cmocka_unit_test(cli_ends_each_answer_with_one_newline),
         cmocka_unit_test(cli_reads_the_picture_from_standard_input),
