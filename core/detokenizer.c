@@ -7,9 +7,9 @@
  * were cut, so feeding byte by byte and feeding whole give the same text.           */
 #include "core/tokenizer.h"
 
-#include "core/utf8.h"
-
 #include <string.h>
+
+#include "core/utf8.h"
 
 static const char mark[3] = {'\xEF', '\xBF', '\xBD'}; /* U+FFFD */
 

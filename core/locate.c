@@ -2,12 +2,12 @@
  * times, so a long answer of garbage costs no more than a long answer.             */
 #include "core/locate.h"
 
-#include "core/size.h"
-#include "core/utf8.h"
-
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/size.h"
+#include "core/utf8.h"
 
 typedef struct {
     const char *text;
@@ -135,8 +135,7 @@ int pali_locate(const char *text, size_t n, int image_width, int image_height,
     while (c.at < n) {
         pali_object o = {.from = c.at};
         if (!take_locs(&c, o.loc)) {
-            if (c.at == o.from)
-                c.at++;
+            c.at++; /* no loc is there, so no item begins there */
             continue;
         }
         finish_item(&c, &o);

@@ -6,10 +6,10 @@
  * many turns fit takes one pass from the newest back.                               */
 #include "core/prompt.h"
 
-#include "core/size.h"
-
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/size.h"
 
 typedef struct {
     int32_t *ids; /* owned; NULL when empty */

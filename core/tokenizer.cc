@@ -12,7 +12,8 @@
  *   - over 2^20 pieces, empty pieces, duplicates, pieces over 1024 bytes, scores that
  *     are not finite, a user-defined piece with a NUL, prefix chains over 64 pieces;
  *   - no unknown piece or two of them, byte pieces that are not exactly 256;
- *   - no bos or eos, some but not all <loc> and <seg> pieces, no token for a newline.
+ *   - control pieces of one character, no bos or eos, some but not all <loc> and <seg>
+ *     pieces, no token for a newline.
  * Self-test data and the denormaliser are dropped: we never ask for them.
  *
  * Added pieces: when the file has no <loc>/<seg>, text is cut at them first and the
@@ -21,8 +22,6 @@
  * Bos, eos, pad and <image> become CONTROL whatever the file says, so that no text
  * can produce their ids.                                                           */
 #include "core/tokenizer.h"
-
-#include "core/file.h"
 
 #include <algorithm>
 #include <cmath>
@@ -37,6 +36,9 @@
 #include <string_view>
 #include <unordered_map>
 #include <vector>
+
+#include "core/file.h"
+#include "core/utf8.h"
 
 /* Exported by the library; its header shows it from 0.1.98 on only. */
 namespace sentencepiece {
@@ -317,6 +319,18 @@ int check_pieces(model &m, const char *name, pali_error *err) {
     return 0;
 }
 
+/* A single character is a symbol without any merging: as a control piece it would give
+ * text a control id. */
+int check_control(const model &m, const char *name, pali_error *err) {
+    for (const piece &p : m.pieces)
+        if (p.type == control &&
+            pali_utf8_step(reinterpret_cast<const unsigned char *>(p.text.data()), p.text.size()) ==
+                int(p.text.size()))
+            return pali_fail(err, PALI_EFORMAT, other,
+                             "%s: a control piece is a single character; not PaliGemma's", name);
+    return 0;
+}
+
 /* In sorted order the pieces that are prefixes of one stand on a stack before it. */
 int check_prefix_chains(const model &m, const char *name, pali_error *err) {
     std::vector<std::string_view> words, chain;
@@ -461,8 +475,7 @@ int encode_plain(const pali_tokenizer &tok, std::string_view text, std::vector<i
     std::vector<int> part;
     auto status = tok.library.Encode(absl::string_view(text.data(), text.size()), &part);
     if (!status.ok())
-        return pali_fail(err, PALI_EFORMAT, again, "the tokenizer cannot encode this text: %s",
-                         status.error_message());
+        return pali_fail(err, PALI_EFORMAT, again, "the tokenizer cannot encode this text");
     ids.insert(ids.end(), part.begin(), part.end());
     return 0;
 }
@@ -531,15 +544,17 @@ int build(std::string_view bytes, const char *name, std::unique_ptr<pali_tokeniz
         tok->seg = count + PALI_LOCS;
         tok->vocab = count + PALI_LOCS + PALI_SEGS;
     }
-    rc = check_prefix_chains(m, name, err);
+    rc = check_control(m, name, err);
+    if (!rc)
+        rc = check_prefix_chains(m, name, err);
     if (rc)
         return rc;
 
     sentencepiece::logging::SetMinLogLevel(log_nothing);
     auto status = tok->library.LoadFromSerializedProto(write_model(m));
     if (!status.ok())
-        return pali_fail(err, PALI_EFORMAT, again, "%s: not a usable SentencePiece model: %s", name,
-                         status.error_message());
+        return pali_fail(err, PALI_EFORMAT, again, "%s: the SentencePiece library refuses it",
+                         name);
     tok->newline = find_newline(*tok, m);
     if (tok->newline < 0)
         return pali_fail(err, PALI_EFORMAT, other,

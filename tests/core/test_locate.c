@@ -154,6 +154,10 @@ static void locate_keeps_labels_clean(void **state) {
     assert_int_equal(strlen(o->label), 126);
     assert_int_equal(o->to, strlen(text));
     free(o);
+    memset(text + strlen(BOX), 'x', 128);
+    o = only(text);
+    assert_int_equal(strlen(o->label), 127);
+    free(o);
 }
 
 static void locate_wants_an_image(void **state) {

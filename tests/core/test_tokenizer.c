@@ -502,6 +502,9 @@ static void tokenizer_refuses_hostile_models(void **state) {
     refuses(f, PALI_EFORMAT, "x.model: 0 byte pieces, expected 256");
 
     f = smallest();
+    add_piece(&f, "\xE7\x94\x9F", 3);
+    refuses(f, PALI_EFORMAT, "x.model: a control piece is a single character; not PaliGemma's");
+    f = smallest();
     memcpy(memmem(f.bytes, f.n, "<s>", 3), "<x>", 3);
     refuses(f, PALI_EFORMAT, "x.model: no pieces for begin and end of text; not PaliGemma's");
     f = smallest();

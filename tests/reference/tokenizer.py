@@ -27,7 +27,7 @@ Files: fragments.txt  what strings are made of, one a line, with \\xNN for bytes
        NAME.txt       150 strings with all their ids: text, a tab, ids
        prompts.txt    prompts as PaliGemmaProcessor builds them: "<bos>" + prompt + "\\n"
                       through GemmaTokenizer with added.model; prompt, a tab, ids
-And two small seeds for the fuzzer in tests/fuzz/corpus/tokenizer.
+And three small seeds for the fuzzer in tests/fuzz/corpus/tokenizer.
 The strings come from generate() below; the C test has the same generator.
 """
 import io
@@ -171,7 +171,7 @@ def piece(name, kind, score=0.0):
 
 
 def seeds():
-    """Small whole models for the fuzzer: one without byte pieces, one with."""
+    """Small whole models for the fuzzer: one without byte pieces, one with, one as a recipe."""
     head = piece("<unk>", 2) + piece("<s>", 3) + piece("</s>", 3) + piece("<pad>", 3)
     words = [("\n", 4), ("\n\n", 4), ("▁▁", 4), ("▁", 1), ("a", 1), ("b", 1), ("ab", 5), ("aab", 1), ("<image>", 4), ("<", 1), ("<bos>", 1)]
     words = b"".join(piece(name, kind, -float(i)) for i, (name, kind) in enumerate(words))
@@ -180,6 +180,9 @@ def seeds():
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "small").write_bytes(head + words + b"\x12\x02\x18\x02" + normalizer)
     every_byte = b"".join(piece(f"<0x{b:02X}>", 6) for b in range(256))
+    recipe = b"".join(bytes([kind, len(text)]) + text for kind, text in (
+        (4, b"\n"), (1, b"a"), (1, b"aa"), (5, b"aaa"), (5, b"aaaa"), (1, "▁".encode()), (4, "▁▁".encode()), (1, b"<"), (4, b"<b>")))
+    (folder / "recipe").write_bytes(b"#" + recipe + b"\xffaaaaaaa  aa<b>\n\n<loc0001> \xe2\x96\xff")
     (folder / "bytes").write_bytes(head + words + every_byte + b"\x12\x05\x18\x02\x98\x02\x01" + normalizer)
 
 
