@@ -80,6 +80,9 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/libapp.a $(B)/libui.a $(B)/libpali.a
 	@mkdir -p $(@D)
 	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka
 
+# This one makes allocations fail.
+$(B)/tests/core/test_image_memory: LDLIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+
 -include $(shell find build -name '*.d' 2>/dev/null)
 
 # --- tests -----------------------------------------------------------------------

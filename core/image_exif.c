@@ -7,8 +7,10 @@
  * read, so no offset but the first is followed; every access is checked against
  * the length of the block.
  *
- * Like Pillow: the last entry with the tag counts, 32-bit values are taken too,
- * and when EXIF is silent tiff:Orientation of an XMP packet is used.            */
+ * Like Pillow: the last entry with the tag counts, 32-bit values are taken too, a
+ * PNG may hold the block as ImageMagick wrote it before there was a chunk for it
+ * (hexadecimal text), and when EXIF is silent tiff:Orientation of an XMP packet is
+ * used.                                                                          */
 #include "core/image_formats.h"
 
 #include <stdbool.h>
@@ -51,6 +53,33 @@ int pali_exif_orientation(const uint8_t *bytes, size_t n) {
         found = value >= 1 && value <= 8 ? (int)value : 1;
     }
     return found;
+}
+
+static int hex_digit(uint8_t c) {
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int pali_profile_orientation(const uint8_t *text, size_t n) {
+    uint8_t block[4096]; /* the directory comes first; the rest is of no interest */
+    size_t used = 0, at = 0;
+    for (int lines = 0; lines < 3; lines++) { /* empty, "exif", length */
+        const uint8_t *end = memchr(text + at, '\n', n - at);
+        if (!end)
+            return 0;
+        at = (size_t)(end - text) + 1;
+    }
+    for (int high = -1; at < n && used < sizeof block; at++) {
+        int digit = hex_digit(text[at]);
+        if (digit < 0)
+            continue;
+        if (high >= 0)
+            block[used++] = (uint8_t)(high << 4 | digit);
+        high = high >= 0 ? -1 : digit;
+    }
+    return pali_exif_orientation(block, used);
 }
 
 int pali_xmp_orientation(const uint8_t *bytes, size_t n) {

@@ -34,6 +34,8 @@ int pali_pnm_read(const pali_image_input *in, pali_image *out, pali_error *err);
 /* --- orientation --------------------------------------------------------------- */
 /* Tag 0x112 of an EXIF block, with or without its "Exif\0\0" in front; 0 if absent. */
 int pali_exif_orientation(const uint8_t *bytes, size_t n);
+/* The same, of the text under ImageMagick's "Raw profile type exif". */
+int pali_profile_orientation(const uint8_t *text, size_t n);
 /* tiff:Orientation of an XMP packet; 0 if absent. */
 int pali_xmp_orientation(const uint8_t *bytes, size_t n);
 
@@ -56,6 +58,7 @@ int pali_image_fail_kind(const pali_image_input *in, const char *what, pali_erro
 /* JPEG -> malloc'ed RGB of the size stated in the file. NULL on failure, *why then
  * says in a few words what is wrong. */
 uint8_t *pali_stb_jpeg(const uint8_t *bytes, size_t n, int *width, int *height, const char **why);
+#define PALI_STB_NOMEM "outofmem" /* its words for that */
 /* zlib stream -> out[room]. Bytes written, -1 on failure. Stopping because out is full is
  * no failure: the answer is then room - PALI_STB_SLACK at least. */
 int64_t pali_stb_inflate(const uint8_t *bytes, size_t n, uint8_t *out, size_t room,

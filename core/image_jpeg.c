@@ -36,7 +36,7 @@ enum {
     TEM = 0x01,
 };
 
-/* An encoder needs about ten passes; the second bound is half a minute of work. */
+/* An encoder needs about ten passes; the second bound is ten seconds of work or so. */
 #define MAX_SCANS     500
 #define MAX_SCAN_WORK ((uint64_t)1 << 33) /* passes * pixels */
 
@@ -196,8 +196,8 @@ int pali_jpeg_read(const pali_image_input *in, pali_image *out, int *orientation
     out->rgb = pali_stb_jpeg(bytes, n, &width, &height, &why);
     free(copy);
     if (!out->rgb)
-        return !strcmp(why, "outofmem") ? pali_fail_nomem(err, "decoding a picture")
-                                        : pali_image_fail_damaged(in, "JPEG", why, err);
+        return !strcmp(why, PALI_STB_NOMEM) ? pali_fail_nomem(err, "decoding a picture")
+                                            : pali_image_fail_damaged(in, "JPEG", why, err);
     if (width != jpeg.width || height != jpeg.height) /* would be a fault of ours above */
         return pali_image_fail_damaged(in, "JPEG", "it states two sizes", err);
     out->width = width;

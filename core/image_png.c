@@ -30,7 +30,8 @@ enum {
 };
 
 enum {
-    DEFLATE_RATIO = 1032, /* the most bytes that one compressed byte can become */
+    DEFLATE_RATIO = 1032,                  /* the most bytes that one compressed byte can become */
+    PROFILE_ROOM = 16384 + PALI_STB_SLACK, /* of its text; a whole thumbnail may follow */
 };
 
 typedef struct {
@@ -102,6 +103,14 @@ static int read_header(const pali_image_input *in, const uint8_t *p, size_t n, p
     return pali_image_check_size(in, "PNG", png->width, png->height, err);
 }
 
+/* --- orientation ------------------------------------------------------------------ */
+
+/* What the chunks say: the first that is not 0 counts. */
+typedef struct {
+    int exif, profile, xmp;
+    bool inflated; /* one profile at most is, or a file of many would take for ever */
+} png_orientation;
+
 /* XMP in an iTXt chunk: keyword, 0, compressed?, method, language, 0, translation, 0, text.
  * Compressed packets are left alone. */
 static int itxt_orientation(const uint8_t *p, size_t n) {
@@ -111,13 +120,46 @@ static int itxt_orientation(const uint8_t *p, size_t n) {
     return pali_xmp_orientation(p + sizeof keyword, n - sizeof keyword);
 }
 
+/* EXIF in a tEXt chunk (keyword, 0, text) or, when inflated is given and not yet set, in
+ * a zTXt chunk (keyword, 0, method, zlib). */
+static int text_orientation(const uint8_t *p, size_t n, bool *inflated) {
+    static const char keyword[] = "Raw profile type exif";
+    if (n < sizeof keyword + 1 || memcmp(p, keyword, sizeof keyword))
+        return 0;
+    p += sizeof keyword;
+    n -= sizeof keyword;
+    if (!inflated)
+        return pali_profile_orientation(p, n);
+    if (*inflated)
+        return 0;
+    *inflated = true;
+    uint8_t text[PROFILE_ROOM] = {0};
+    const char *why;
+    int64_t got = pali_stb_inflate(p + 1, n - 1, text, PROFILE_ROOM, &why);
+    return got > 0 ? pali_profile_orientation(text, (size_t)got) : 0;
+}
+
+static void note_orientation(const uint8_t *type, const uint8_t *p, size_t n,
+                             png_orientation *found) {
+    if (!memcmp(type, "eXIf", 4))
+        found->exif = pali_exif_orientation(p, n);
+    else if (!memcmp(type, "iTXt", 4) && !found->xmp)
+        found->xmp = itxt_orientation(p, n);
+    else if (!memcmp(type, "tEXt", 4) && !found->profile)
+        found->profile = text_orientation(p, n, NULL);
+    else if (!memcmp(type, "zTXt", 4) && !found->profile)
+        found->profile = text_orientation(p, n, &found->inflated);
+}
+
+/* --- the walk over the chunks ------------------------------------------------------- */
+
 static int read_chunks(const pali_image_input *in, png_file *png, int *orientation,
                        pali_error *err) {
     uint32_t table[256];
     make_crc_table(table);
-    int from_exif = 0, from_xmp = 0;
+    png_orientation found = {0};
     size_t at = 8;
-    for (bool first = true, ended = false; !ended; first = false) {
+    for (bool start = true, ended = false; !ended; start = false) {
         if (in->n - at < 12)
             return pali_image_fail_short(in, "PNG", err);
         size_t n = pali_be32(in->bytes + at);
@@ -129,7 +171,7 @@ static int read_chunks(const pali_image_input *in, png_file *png, int *orientati
         bool is_palette = !memcmp(type, "PLTE", 4);
         if ((is_header || is_data || is_palette) && crc_of(table, type, n + 4) != pali_be32(p + n))
             return pali_image_fail_damaged(in, "PNG", "a checksum does not match its data", err);
-        if (first != is_header)
+        if (start != is_header)
             return pali_image_fail_damaged(in, "PNG", "it must start with its only header", err);
         if (is_header) {
             int rc = read_header(in, p, n, png, err);
@@ -142,12 +184,8 @@ static int read_chunks(const pali_image_input *in, png_file *png, int *orientati
             if (png->idat_chunks++ == 0)
                 png->first_idat = p;
             png->idat_bytes += n;
-        } else if (!memcmp(type, "eXIf", 4)) {
-            from_exif = pali_exif_orientation(p, n);
-        } else if (!memcmp(type, "iTXt", 4)) {
-            int found = itxt_orientation(p, n);
-            from_xmp = found ? found : from_xmp;
         } else {
+            note_orientation(type, p, n, &found);
             ended = !memcmp(type, "IEND", 4);
         }
     }
@@ -155,8 +193,8 @@ static int read_chunks(const pali_image_input *in, png_file *png, int *orientati
         return pali_image_fail_damaged(in, "PNG", "no picture data in it", err);
     if (png->type == PALETTE && !png->has_palette)
         return pali_image_fail_damaged(in, "PNG", "its palette is missing", err);
-    if (from_exif || from_xmp)
-        *orientation = from_exif ? from_exif : from_xmp;
+    int first = found.exif ? found.exif : found.profile ? found.profile : found.xmp;
+    *orientation = first ? first : 1;
     return 0;
 }
 

@@ -29,9 +29,14 @@ uint8_t *pali_stb_jpeg(const uint8_t *bytes, size_t n, int *width, int *height, 
         return NULL;
     int channels;
     uint8_t *rgb = stbi_load_from_memory(bytes, (int)n, width, height, &channels, 3);
-    if (!rgb)
-        *why = stbi_failure_reason();
-    return rgb;
+    if (rgb)
+        return rgb;
+    *why = stbi_failure_reason();
+    /* It does not know the type when there is no memory for its look at the first bytes,
+     * which the caller has seen already. */
+    if (!strcmp(*why, "unknown image type"))
+        *why = PALI_STB_NOMEM;
+    return NULL;
 }
 
 int64_t pali_stb_inflate(const uint8_t *bytes, size_t n, uint8_t *out, size_t room,

@@ -453,10 +453,10 @@ static void pnm_says_what_is_wrong(void **state) {
 static void image_refuses_every_prefix(void **state) {
     (void)state;
     static const char *const names[] = {
-        "rgba16i.png", "palette4.png", "exif4.png",    "xmp5.png",           "420.jpg",
-        "exif6.jpg",   "rgb.jpg",      "cmyk.jpg",     "restarts.jpg",       "thumbnail.jpg",
-        "rle4.bmp",    "rgb24_v5.bmp", "local.gif",    "interlaced.gif",     "comments.ppm",
-        "dense.pbm",   "raw_15.pgm",   "size_1x1.jpg", "progressive_444.jpg"};
+        "rgba16i.png",   "palette4.png", "exif4.png",    "xmp5.png",     "profile6z.png",
+        "420.jpg",       "exif6.jpg",    "rgb.jpg",      "cmyk.jpg",     "restarts.jpg",
+        "thumbnail.jpg", "rle4.bmp",     "rgb24_v5.bmp", "local.gif",    "interlaced.gif",
+        "comments.ppm",  "dense.pbm",    "raw_15.pgm",   "size_1x1.jpg", "progressive_444.jpg"};
     for (size_t f = 0; f < sizeof names / sizeof *names; f++) {
         blob b = load(names[f]);
         bool always = strstr(names[f], ".png") || strstr(names[f], ".jpg");
@@ -504,6 +504,18 @@ static void exif_is_read_within_bounds(void **state) {
     assert_int_equal(pali_exif_orientation(far, sizeof far), 1);
     far[15] = 2; /* two values */
     assert_int_equal(pali_exif_orientation(far, sizeof far), 0);
+}
+
+static void profile_is_read_within_bounds(void **state) {
+    (void)state;
+#define PROFILE(text) pali_profile_orientation((const uint8_t *)text, sizeof text - 1)
+    static const char entry[] = "\nexif\n  26\n49492A0008000000 0100 1201\n0300 01000000\n08000000";
+    assert_int_equal(PROFILE(entry), 8);
+    for (size_t n = 0; n < sizeof entry - 8; n++)
+        assert_int_equal(pali_profile_orientation((const uint8_t *)entry, n), 0);
+    assert_int_equal(PROFILE("\n\n\n"), 0);
+    assert_int_equal(PROFILE("\n\n\nxyz"), 0);
+#undef PROFILE
 }
 
 static void xmp_is_read_within_bounds(void **state) {
@@ -659,6 +671,7 @@ int main(void) {
         cmocka_unit_test(pnm_says_what_is_wrong),
         cmocka_unit_test(image_refuses_every_prefix),
         cmocka_unit_test(exif_is_read_within_bounds),
+        cmocka_unit_test(profile_is_read_within_bounds),
         cmocka_unit_test(xmp_is_read_within_bounds),
         cmocka_unit_test(image_open_says_what_the_system_refused),
         cmocka_unit_test(image_open_says_that_a_file_is_locked),

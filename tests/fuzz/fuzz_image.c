@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-    MAX_PIXELS = 1 << 16,
+    MAX_PIXELS = 1 << 14,
 };
 
 static uint32_t crc_of(const uint8_t *p, size_t n) {

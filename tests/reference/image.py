@@ -170,6 +170,12 @@ files["xmp_exif_wins.png"] = png(
     2, 8, samples(122, 8, 3, 5, 4), before=chunk(b"eXIf", exif(1, False)) + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP % 5)
 )
 
+block = b"Exif\0\0" + exif(6, True)
+raw = b"\nexif\n%8d\n" % len(block) + b"\n".join(block.hex()[i : i + 72].encode() for i in range(0, 2 * len(block), 72)) + b"\n"
+files["profile6.png"] = png(2, 8, samples(123, 8, 3, 5, 4), before=chunk(b"tEXt", b"Raw profile type exif\0" + raw))
+raw += b"00" * 200000  # as of a thumbnail
+files["profile6z.png"] = png(2, 8, samples(124, 8, 3, 5, 4), after=chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)))
+
 # --- BMP --------------------------------------------------------------------------
 
 
