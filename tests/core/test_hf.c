@@ -30,6 +30,7 @@
  *   no soft-cap on the logits (pg2)                prefill 7e-1     decode 1
  *   decoder scores 1 % off                         prefill 7e-3     decode 3e-2      */
 #include "core/backend.h"
+#include "core/pali.h"
 #include "core/weights.h"
 #include "tests/npy.h"
 #include "tests/test.h"
@@ -301,6 +302,83 @@ static void hf_bf16_arithmetic_is_near(void **state) {
     fixture_close(&f);
 }
 
+/* ---- the same as text ------------------------------------------------------------------ */
+
+typedef struct {
+    int32_t prefix[512];
+    size_t n;
+} traced_prefix;
+
+static void keep_prefix(void *user, const pali_traced *t) {
+    traced_prefix *p = user;
+    if (strcmp(t->name, "prefix_ids") != 0)
+        return;
+    assert_in_range(t->shape[0], 1, 512);
+    p->n = t->shape[0];
+    memcpy(p->prefix, t->data, p->n * sizeof *p->prefix);
+}
+
+static char *read_text(const char *name, int k, char *out, size_t room) {
+    char path[256];
+    snprintf(path, sizeof path, HF "pg1-bf16/text/%s%d.txt", name, k);
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return NULL;
+    size_t n = fread(out, 1, room - 1, f);
+    fclose(f);
+    out[n] = 0;
+    return out;
+}
+
+/* Picture file and question in, answer out: decoding, resizing, tokenizer, prefix,
+ * sampling and detokenizer are ours, the expected bytes are not. */
+static void hf_answers_match(void **state) {
+    (void)state;
+    pali_error err = {0};
+    pali_engine *engine = NULL;
+    pali_dialog *dialog = NULL;
+    pali_image image = {0};
+    const pali_engine_options o = {.model_dir = HF "pg1-bf16", .backend = "cpu", .threads = 2};
+    assert_ok(pali_engine_open(&o, &quiet, &engine, &err), err);
+    assert_ok(pali_dialog_open(engine, &dialog, &err), err);
+    assert_ok(pali_image_open(HF "pg1-bf16/text/picture.png", &image, &err), err);
+    assert_ok(pali_dialog_set_image(dialog, &image, true, &err), err);
+    pali_image_close(&image);
+
+    int k = 0;
+    char question[256], answer[1024];
+    for (; read_text("q", k, question, sizeof question); k++) {
+        char path[256];
+        assert_non_null(read_text("a", k, answer, sizeof answer));
+        snprintf(path, sizeof path, HF "pg1-bf16/text/q%d_ids.npy", k);
+        npy ids = npy_open(path, "i4");
+        snprintf(path, sizeof path, HF "pg1-bf16/text/a%d_ids.npy", k);
+        npy tokens = npy_open(path, "i4");
+
+        traced_prefix got = {.n = 0};
+        pali_result r;
+        pali_ask ask = {.sampling = {.temperature = 0, .top_p = 1},
+                        .max_tokens = (int)tokens.n,
+                        .history = PALI_HISTORY_NONE,
+                        .on_tensor = keep_prefix,
+                        .user = &got};
+        assert_ok(pali_dialog_ask(dialog, question, &ask, &quiet, &r, &err), err);
+        assert_int_equal(got.n, 256 + ids.n);
+        for (int i = 0; i < 256; i++)
+            assert_int_equal(got.prefix[i], 1572);
+        assert_memory_equal(got.prefix + 256, ids.data, ids.n * sizeof(int32_t));
+        assert_int_equal(r.ntokens, tokens.n);
+        assert_memory_equal(r.tokens, tokens.data, tokens.n * sizeof(int32_t));
+        assert_string_equal(r.text, answer);
+        pali_result_close(&r);
+        npy_close(&ids);
+        npy_close(&tokens);
+    }
+    assert_int_equal(k, 3);
+    pali_dialog_close(dialog);
+    pali_engine_close(engine);
+}
+
 #define CASES(X)                                                                                   \
     X(pg1_f32, "pg1-f32")                                                                          \
     X(pg1_bf16, "pg1-bf16")                                                                        \
@@ -327,6 +405,7 @@ static void hf_bf16_arithmetic_is_near(void **state) {
 CASES(DEFINE)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {CASES(LIST) cmocka_unit_test(hf_bf16_arithmetic_is_near)};
+    const struct CMUnitTest tests[] = {CASES(LIST) cmocka_unit_test(hf_bf16_arithmetic_is_near),
+                                       cmocka_unit_test(hf_answers_match)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
