@@ -581,7 +581,7 @@ static void cli_sends_no_controls_to_a_terminal(void **state) {
     (void)state;
     need_demo();
     int ours, theirs = open_terminal(&ours);
-    spawned s = START(-1, theirs, "--demo", "-t", "100", "-n", "500", "-p", "ocr", "-p", "ocr");
+    spawned s = START(-1, theirs, "--demo", "-t", "100", "-n", "200", "-p", "ocr", "-p", "ocr");
     close(theirs);
     s.out = ours;
     spawn_finish(&s);
