@@ -66,8 +66,10 @@ $(B)/pali: $(B)/app/main.c.o $(B)/libapp.a $(B)/libui.a $(B)/libpali.a
 # Code for instruction sets the building machine may lack: chosen at run time.
 $(B)/core/cpu/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
 $(B)/core/cpu/%_avx512.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
-# The decoder is other people's code: our warnings do not apply to it.
+# The decoder is other people's code: our warnings do not apply to it, and hostile
+# numbers overflow in it, which -fwrapv makes harmless.
 $(B)/core/stb_image.c.o: WARN_C := -w
+$(B)/core/stb_image.c.o build/fuzz/core/stb_image.c.o: ISA := -fwrapv -fno-sanitize=shift
 
 $(B)/%.c.o: %.c
 	@mkdir -p $(@D)

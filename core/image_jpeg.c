@@ -5,7 +5,7 @@
  * inverse DCT and of the chroma upsampling; tests/core/test_image.c states by how
  * much. It is silent about a file that was cut short. So the markers are walked
  * here first: size against the limits, EXIF orientation, kinds that cannot be
- * decoded, tables it trusts too much, an end-of-image marker that must be there.Pillow lets a baseline
+ * decoded, sound tables, an end-of-image marker that must be there.Pillow lets a baseline
  * JPEG without that marker pass when all its rows are there; pali does not.
  *
  * A progressive file may pass over the picture as often as it likes, with a few
@@ -31,6 +31,7 @@ enum {
     SOI = 0xd8,
     EOI = 0xd9,
     SOS = 0xda,
+    DQT = 0xdb,
     APP1 = 0xe1,
     APP14 = 0xee,
     TEM = 0x01,
@@ -42,6 +43,9 @@ enum {
 
 typedef struct {
     int width, height, components; /* components is 0 until the frame header is seen */
+    bool progressive;
+    uint8_t id[4], quantiser[4];             /* of each component */
+    unsigned quantisers, dc_codes, ac_codes; /* bit i: table i has been given */
     size_t scans;
     bool has_adobe;
     int from_exif, from_xmp;
@@ -66,25 +70,68 @@ static int read_frame(const pali_image_input *in, int marker, const uint8_t *p, 
     jpeg->height = (int)pali_be16(p + 1);
     jpeg->width = (int)pali_be16(p + 3);
     jpeg->components = p[5];
+    jpeg->progressive = marker == SOF2;
+    for (int i = 0; i < jpeg->components; i++) {
+        jpeg->id[i] = p[6 + 3 * i];
+        jpeg->quantiser[i] = p[8 + 3 * i];
+    }
     return pali_image_check_size(in, "JPEG", (uint64_t)jpeg->width, (uint64_t)jpeg->height, err);
 }
 
-/* Checks the Huffman tables of one DHT segment: stb_image writes behind its own when a
- * table claims more than 256 codes. */
-static bool tables_are_sound(const uint8_t *p, size_t n) {
+/* --- tables ------------------------------------------------------------------------
+ * stb_image writes behind a Huffman table of more than 256 codes, and decodes with
+ * tables that no segment has filled. Neither may reach it.                         */
+
+static bool note_quantisers(const uint8_t *p, size_t n, jpeg_file *jpeg) {
     while (n > 0) {
-        if (n < 17)
+        size_t length = p[0] >> 4 ? 129 : 65;
+        if (n < length || (p[0] & 15) > 3)
+            return false;
+        jpeg->quantisers |= 1u << (p[0] & 15);
+        p += length;
+        n -= length;
+    }
+    return true;
+}
+
+static bool note_codes(const uint8_t *p, size_t n, jpeg_file *jpeg) {
+    while (n > 0) {
+        if (n < 17 || p[0] >> 4 > 1 || (p[0] & 15) > 3)
             return false;
         size_t codes = 0;
         for (int length = 1; length <= 16; length++)
             codes += p[length];
         if (codes > 256 || 17 + codes > n)
             return false;
+        *(p[0] >> 4 ? &jpeg->ac_codes : &jpeg->dc_codes) |= 1u << (p[0] & 15);
         p += 17 + codes;
         n -= 17 + codes;
     }
     return true;
 }
+
+/* Whether a scan's components exist and have all the tables that it will use. */
+static bool scan_is_sound(const uint8_t *p, size_t n, const jpeg_file *jpeg) {
+    if (n < 1 || p[0] < 1 || p[0] > 4 || n != 4 + 2 * (size_t)p[0])
+        return false;
+    const uint8_t *spectrum = p + 1 + 2 * (size_t)p[0];
+    bool first = spectrum[0] == 0, refines = spectrum[2] >> 4 > 0;
+    bool dc = !jpeg->progressive || (first && !refines), ac = !jpeg->progressive || !first;
+    for (const uint8_t *c = p + 1; c < spectrum; c += 2) {
+        int i = 0;
+        while (i < jpeg->components && jpeg->id[i] != c[0])
+            i++;
+        if (i == jpeg->components || jpeg->quantiser[i] > 3 || c[1] >> 4 > 3 || (c[1] & 15) > 3)
+            return false;
+        if (!(jpeg->quantisers >> jpeg->quantiser[i] & 1) ||
+            (dc && !(jpeg->dc_codes >> (c[1] >> 4) & 1)) ||
+            (ac && !(jpeg->ac_codes >> (c[1] & 15) & 1)))
+            return false;
+    }
+    return true;
+}
+
+/* --- markers ----------------------------------------------------------------------- */
 
 static void read_application(int marker, const uint8_t *p, size_t n, jpeg_file *jpeg) {
     static const char xmp[] = "http://ns.adobe.com/xap/1.0/";
@@ -142,9 +189,13 @@ static int read_markers(const pali_image_input *in, jpeg_file *jpeg, pali_error 
             int rc = read_frame(in, marker, p, n, jpeg, err);
             if (rc)
                 return rc;
-        } else if (marker == DHT && !tables_are_sound(p, n)) {
-            return pali_image_fail_damaged(in, "JPEG", "its Huffman tables are wrong", err);
+        } else if ((marker == DHT && !note_codes(p, n, jpeg)) ||
+                   (marker == DQT && !note_quantisers(p, n, jpeg))) {
+            return pali_image_fail_damaged(in, "JPEG", "its tables are wrong", err);
         } else if (marker == SOS) {
+            if (!scan_is_sound(p, n, jpeg))
+                return pali_image_fail_damaged(
+                    in, "JPEG", "a scan uses tables or components that are not there", err);
             jpeg->scans++;
             at = skip_scan(in, at);
         } else if (jpeg->scans == 0) {

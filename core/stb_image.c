@@ -6,10 +6,12 @@
  * clashes with a libstb that happens to be linked.
  *
  * Asserts are off: each one guards a state that bytes from outside may reach, and
- * the code around it handles it or fails.                                      */
+ * the code around it handles it or fails. Its memory is zeroed, because damaged data
+ * can make it use what it never set; the Makefile makes its overflows wrap.     */
 #include "core/image_formats.h"
 
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define STB_IMAGE_IMPLEMENTATION
@@ -20,6 +22,9 @@
 #define STBI_NO_HDR
 #define STBI_NO_LINEAR
 #define STBI_MAX_DIMENSIONS PALI_IMAGE_MAX_SIDE
+#define STBI_MALLOC(n)      calloc(1, n)
+#define STBI_REALLOC(p, n)  realloc(p, n)
+#define STBI_FREE(p)        free(p)
 #define STBI_ASSERT(x)      ((void)0)
 #include <stb_image.h>
 

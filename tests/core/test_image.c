@@ -314,6 +314,28 @@ static void jpeg_says_what_is_wrong(void **state) {
     expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: a segment has no length");
     frame[3] = 17;
 
+    uint8_t *codes = find(b, "\xff\xc4", 2), *steps = find(b, "\xff\xdb", 2);
+    codes[5] = 250;
+    codes[6] = 250;
+    expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: its tables are wrong");
+    codes[5] = 0;
+    codes[6] = 1;
+    codes[1] = 0xfe; /* a comment */
+    expect(b.p, b.n, PALI_EFORMAT,
+           "x: damaged JPEG: a scan uses tables or components that are not there");
+    codes[1] = 0xc4;
+    steps[1] = 0xfe;
+    expect(b.p, b.n, PALI_EFORMAT,
+           "x: damaged JPEG: a scan uses tables or components that are not there");
+    steps[1] = 0xdb;
+    steps[4] = 9;
+    expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: its tables are wrong");
+    steps[4] = 0;
+    scan[5] = 99; /* a component that is not in the frame */
+    expect(b.p, b.n, PALI_EFORMAT,
+           "x: damaged JPEG: a scan uses tables or components that are not there");
+    scan[5] = 1;
+
     for (int i = 14; i < 40; i++) /* nothing but ones: no table has that code */
         scan[i] = i % 2 ? 0 : 0xff;
     expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: bad huffman code");
