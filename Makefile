@@ -46,7 +46,7 @@ ui_obj := $(call obj,$(ui_src))
 app_obj := $(call obj,$(filter-out app/main.c,$(app_src)))
 tests := $(patsubst tests/%.c,$(B)/tests/%,$(test_src))
 
-.PHONY: all deps demo check test asan install uninstall format lint layers fuzz fuzz-short clean
+.PHONY: all deps demo check test asan install uninstall format lint layers fuzz fuzz-short bench clean
 .SECONDARY:
 all: build/pali
 
@@ -117,6 +117,11 @@ build/fuzz/fuzz_%: build/fuzz/tests/fuzz/fuzz_%.c.o build/fuzz/libpali.a
 	$(CLANG)++ -fsanitize=fuzzer,address,undefined -o $@ $^ $(LDLIBS_ALL)
 fuzz: $(fuzzers)
 	@tests/fuzz/run.sh $(SECONDS_EACH) $(fuzzers)
+
+# --- benchmarks: figures for BENCHMARKS.md, no part of the tests -----------------------
+benches := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/bench_*.c))
+bench: $(benches)
+	@for b in $^; do $$b || exit 1; done
 
 # --- the rest ----------------------------------------------------------------------
 deps:

@@ -10,7 +10,7 @@
  * Every output is summed in the same order whatever the split into tasks, so the
  * result does not depend on the number of threads.
  *
- * One token. Rows of W stream from memory, a few at a time, once.               */
+ * One token. Rows of W stream from memory, once.               */
 #include "core/cpu/model.h"
 
 #include <string.h>
