@@ -214,7 +214,7 @@ static void widen(pali_dtype dtype, const void *src, size_t n, float *dst) {
 
 /* Bound by memory, and at the speed of a plain read as it is: one linear stream, the
  * processor's own prefetch. Software prefetch and several rows at once were measured and
- * were no faster or slower. Four sums, because one fused multiply-add waits for the last. */
+ * were slower or no faster. Four sums, because one fused multiply-add waits for the last. */
 INLINE void dot_rows(pali_dtype dtype, const unsigned char *w, size_t ld, int rows, size_t n,
                      const float *x, float *y) {
     size_t size = dtype == PALI_F32 ? 4 : 2;
