@@ -9,7 +9,8 @@ with a few MB of memory. Needs numpy only. A 3B model in bf16 takes 5.9 GB.
 
 Values are normal with the deviation that keeps activations near 1 in every layer
 (1/sqrt of the inputs of a matrix), so no speed path meets infinities or denormals
-that a trained model would not show.
+that a trained model would not show. The last matrix of a decoder branch has 3 times
+that, or the answer would repeat the last token of the question.
 """
 
 import argparse
@@ -91,10 +92,10 @@ def tensors(model, size):
         yield p + "self_attn.q_proj.weight", (h * e, d), d**-0.5
         yield p + "self_attn.k_proj.weight", (k * e, d), d**-0.5
         yield p + "self_attn.v_proj.weight", (k * e, d), d**-0.5
-        yield p + "self_attn.o_proj.weight", (d, h * e), (h * e) ** -0.5
+        yield p + "self_attn.o_proj.weight", (d, h * e), 3 * (h * e) ** -0.5
         yield p + "mlp.gate_proj.weight", (f, d), d**-0.5
         yield p + "mlp.up_proj.weight", (f, d), d**-0.5
-        yield p + "mlp.down_proj.weight", (d, f), f**-0.5
+        yield p + "mlp.down_proj.weight", (d, f), 3 * f**-0.5
     yield t + "norm.weight", (d,), 0.1
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares what `pali --dump DIR` wrote with transformers, step by step.
 
-    pali -m MODEL --dump DIR IMAGE "caption en"
+    pali -m MODEL --dump DIR -p "caption en" IMAGE
     compare_dump.py DIR MODEL IMAGE "caption en" [--dtype float32]
 
 One row per tensor, error = max |pali - transformers| / max |transformers|:
