@@ -44,8 +44,9 @@ int pali_block_strips(const pali_model *m, int tokens) {
  * queries, of a product's input, of the keys and values together, of the MLP. */
 static pali_activations plan_strips(const pali_model *m, arena *a, int tokens, size_t x, size_t q,
                                     size_t in, size_t kv, size_t hidden) {
-    size_t lanes = (size_t)m->k->lanes, all = (size_t)pali_strips(m, tokens) * lanes;
-    size_t block = (size_t)pali_block_strips(m, tokens) * lanes, h1 = 0, h2 = 0;
+    size_t all = (size_t)pali_strips(m, tokens) * (size_t)m->k->lanes, h1 = 0, h2 = 0;
+    /* Not pali_block_strips(tokens): fewer tokens may go in a larger block. */
+    size_t block = all < PALI_BLOCK_TOKENS ? all : PALI_BLOCK_TOKENS;
     if (!pali_size_mul(all, kv, &h1) || !pali_size_mul(block, hidden, &h2))
         a->overflow = true;
     pali_activations s;

@@ -590,6 +590,33 @@ static void cpu_model_second_turn_is_a_fresh_one(void **unused) {
     scene_close(&s);
 }
 
+/* A shorter prefix may go in larger blocks than a full one: 1000 tokens in one, 1100 in two.
+ * In the sanitized build a plan for the wrong one is a write past the end. */
+static void cpu_model_has_room_for_every_length(void **unused) {
+    (void)unused;
+    static const int lengths[] = {33, 1000, 1025, 1100};
+    pali_config c = gemma1;
+    c.text.D = 12;
+    c.text.F = 201;
+    c.text.layers = 2;
+    random_model *r = make(c, PALI_F32);
+    int32_t ids[1100];
+    random_ids(&r->w, 1100, ids);
+    const pali_kernels *k;
+    for (int t = 0; (k = pali_kernels_at(t)); t++) {
+        pali_model *m = open_with(&r->w, k, 2, 1100);
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+            pali_model *exact = open_with(&r->w, k, 2, lengths[i]);
+            assert_ok(be->prefill(m, NULL, 0, ids, lengths[i], NULL, &err), err);
+            assert_ok(be->prefill(exact, NULL, 0, ids, lengths[i], NULL, &err), err);
+            assert_memory_equal(be->logits(m), be->logits(exact), (size_t)c.text.V * sizeof(float));
+            be->close(exact);
+        }
+        be->close(m);
+    }
+    drop(r);
+}
+
 /* With one layer, keys and values depend on their own token alone, so the last token of
  * a prefix could as well have been decoded. */
 static void cpu_model_prefill_and_decode_agree(void **unused) {
@@ -826,6 +853,7 @@ int main(void) {
         cmocka_unit_test(cpu_model_long_sequences_go_in_blocks),
         cmocka_unit_test(cpu_model_threads_do_not_change_a_bit),
         cmocka_unit_test(cpu_model_second_turn_is_a_fresh_one),
+        cmocka_unit_test(cpu_model_has_room_for_every_length),
         cmocka_unit_test(cpu_model_prefill_and_decode_agree),
         cmocka_unit_test(cpu_model_stops_and_goes_on),
         cmocka_unit_test(cpu_model_stops_from_another_thread),
