@@ -31,7 +31,7 @@ float pali_random_uniform(uint64_t seed, uint64_t counter);
  * (ordered by logit, then by id; the first is always kept), draw by
  * pali_random_uniform(seed, counter). A NaN or -inf logit is never picked; +inf
  * always is, the lowest id of several. scratch: V elements of 8 bytes, aligned as
- * double. *logprob (may be NULL) = log softmax(logits)[token], before temperature.
+ * uint64_t. *logprob (may be NULL) = log softmax(logits)[token], before temperature.
  * Returns the token, or -1 when every logit is NaN or -inf. */
 int32_t pali_sample(const float *logits, int V, const pali_sampling *s, uint64_t counter,
                     void *scratch, float *logprob);
