@@ -416,17 +416,46 @@ def build_cache(path, count, seed):
         pickle.dump(meta, f)
 
 
+def shape(kind, cx, cy, d, rot=0, thick=.18):
+    pts = outline(kind, cx, cy, d / 2, rot)
+    box = (cx - d / 2, cy - d / 2, cx + d / 2, cy + d / 2) if pts is None else \
+        (min(p[0] for p in pts), min(p[1] for p in pts), max(p[0] for p in pts), max(p[1] for p in pts))
+    return dict(shape=kind, box=box, pts=pts, thick=thick)
+
+
+def bundled(out):
+    """The pictures that ship beside the model: drawn at twice their size, then halved."""
+    w, h = 480, 360
+    for name, light, things, text in (
+            ("demo.png", ((250, 250, 252), (226, 230, 238)),
+             [("circle", 130, 130, 116, (222, 38, 42), 0), ("star", 345, 220, 150, (40, 92, 220), 8)], None),
+            ("single.png", ((40, 42, 54), (24, 25, 33)), [("triangle", 150, 240, 130, (246, 216, 44), 0)], None),
+            ("text.png", ((252, 252, 252), (240, 240, 236)), [], "hello 42")):
+        im = Image.fromarray(np.array([[light[0]] * 2, [light[1]] * 2], np.uint8)).resize((2 * w, 2 * h),
+                                                                                          Image.BILINEAR)
+        d = ImageDraw.Draw(im)
+        for kind, cx, cy, size, fill, rot in things:
+            paint(d, shape(kind, 2 * cx, 2 * cy, 2 * size, rot), fill, None, 1)
+        if text:
+            f = font(FONT_FILES[0], 150)
+            d.text((w - f.getlength(text) / 2, h - 100), text, font=f, fill=(24, 26, 32))
+        im.resize((w, h), Image.BOX).save(os.path.join(out, name))
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--kind", choices=["single", "several", "text", "mixed"])
     ap.add_argument("--out")
     ap.add_argument("--sheet", help="a contact sheet of 48 squeezed pictures")
+    ap.add_argument("--bundled", metavar="DIR")
     ap.add_argument("--cache")
     ap.add_argument("--count", type=int, default=1000)
     a = ap.parse_args()
     if a.cache:
         build_cache(a.cache, a.count, a.seed)
+    if a.bundled:
+        bundled(a.bundled)
     rng = np.random.default_rng(a.seed)
     if a.out:
         sc = scene(rng, a.kind)

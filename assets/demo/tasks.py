@@ -17,6 +17,8 @@ def caption(facts):
     things = [a_(f"{c} {s}") for s, c, _ in facts[1]]
     if facts[2]:
         things.append("some text")
+    if not things:
+        return "nothing"
     return things[0] if len(things) == 1 else ", ".join(things[:-1]) + " and " + things[-1]
 
 
