@@ -7,10 +7,10 @@
 The checkpoint is BF16 under the names of the released PaliGemma files; the tied head is not stored.
 """
 import argparse
+import copy
 import json
 import os
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -82,13 +82,17 @@ def write(obj, path):
 
 
 def check(out, tower, dec, tok, held, count):
-    """Greedy answers of the exported file through transformers (float32, eager) against the trainer's."""
+    """Greedy answers of the exported file through transformers (float32, eager) against the trainer's arithmetic
+    on the same rounded weights, and against the unrounded weights."""
     from transformers import PaliGemmaForConditionalGeneration
     hf = PaliGemmaForConditionalGeneration.from_pretrained(out, torch_dtype=torch.float32,
                                                            attn_implementation="eager").eval()
     image_id = hf.config.image_token_index
     ours = train.questions(held, tok, count, seed=4242)
-    same_f32 = same = right = 0
+    rounded_tower, rounded = copy.deepcopy(tower).bfloat16().float(), copy.deepcopy(dec).bfloat16().float()
+    table = dec.table().detach().bfloat16().float()
+    rounded.table = lambda: table
+    same = same_f32 = right = 0
     with torch.no_grad():
         for i, task, prompt, answer in ours:
             px = torch.from_numpy(held.px[i:i + 1].copy())
@@ -99,10 +103,11 @@ def check(out, tower, dec, tok, held, count):
                             max_new_tokens=64, do_sample=False)[0, x.shape[1]:].tolist()
             if 1 in g:
                 g = g[:g.index(1)]
-            mine = M.generate(dec, tower(M.patches(px)), [ids], limit=64)[0]
-            same += g == mine
+            same += g == M.generate(rounded, rounded_tower(M.patches(px)), [ids], limit=64)[0]
+            same_f32 += g == M.generate(dec, tower(M.patches(px)), [ids], limit=64)[0]
             right += tok.decode(g) == answer
-    print(f"{count} questions: {same} answers identical to the trainer's float32 model, {right} exactly right")
+    print(f"{count} questions: {same} answers identical to the trainer's with the same weights, "
+          f"{same_f32} to its unrounded weights; {right} exactly right")
 
 
 def main():

@@ -266,7 +266,7 @@ def questions(rng, size, things, lines, bg):
         out.append(("detect", [f"detect {name}"], [[name, q["box"]] for q in things
                                                    if (q["color"], q["kind"]) == (t["color"], t["kind"])]))
         if len(things) > 1 and rng.random() < .5 and len(set(kinds)) > 1:
-            a, b = rng.choice(sorted(set(kinds)), 2, replace=False)
+            a, b = (str(k) for k in rng.choice(sorted(set(kinds)), 2, replace=False))
             out.append(("detect two", [f"detect {a} ; {b}"], [[k, q["box"]] for k in (a, b) for q in things
                                                              if q["kind"] == k]))
         if rng.random() < .2:
