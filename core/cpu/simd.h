@@ -16,7 +16,12 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
+/* Arrays of vectors live in registers only when every loop over them is unrolled. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 enum {
     LANES = 2 * VN
