@@ -28,15 +28,26 @@
 #define STBI_ASSERT(x)      ((void)0)
 #include <stb_image.h>
 
+/* stb_image remembers its last complaint for ever, and fails at times without one. */
+static void forget_reason(void) {
+    stbi__g_failure_reason = NULL;
+}
+
+static const char *last_reason(void) {
+    const char *reason = stbi_failure_reason();
+    return reason ? reason : "broken data";
+}
+
 uint8_t *pali_stb_jpeg(const uint8_t *bytes, size_t n, int *width, int *height, const char **why) {
     *why = "file too large";
     if (n > INT_MAX)
         return NULL;
     int channels;
+    forget_reason();
     uint8_t *rgb = stbi_load_from_memory(bytes, (int)n, width, height, &channels, 3);
     if (rgb)
         return rgb;
-    *why = stbi_failure_reason();
+    *why = last_reason();
     /* It does not know the type when there is no memory for its look at the first bytes,
      * which the caller has seen already. */
     if (!strcmp(*why, "unknown image type"))
@@ -49,9 +60,10 @@ int64_t pali_stb_inflate(const uint8_t *bytes, size_t n, uint8_t *out, size_t ro
     *why = "too much data";
     if (n > INT_MAX || room > INT_MAX)
         return -1;
+    forget_reason();
     int written = stbi_zlib_decode_buffer((char *)out, (int)room, (const char *)bytes, (int)n);
     if (written >= 0)
         return written;
-    *why = stbi_failure_reason();
+    *why = last_reason();
     return !strcmp(*why, "output buffer limit") ? (int64_t)room - PALI_STB_SLACK : -1;
 }

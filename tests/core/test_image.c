@@ -251,6 +251,21 @@ static void png_says_what_is_wrong(void **state) {
     expect(b.p, b.n, PALI_EFORMAT, "x: damaged PNG: it must start with its only header");
     free(b.p);
 
+    /* Block type 3, which stb_image refuses without a word; before it a stream that fills
+     * its room, of which it has a word to say. */
+    b = load("profile6z.png");
+    pali_error err = {0};
+    pali_image image;
+    assert_ok(pali_image_decode(b.p, b.n, "x", &image, &err), err);
+    pali_image_close(&image);
+    b.p[33 + 8 + 2] |= 7;
+    seal(b.p + 33);
+    uint8_t *profile = memmem(b.p, b.n, "zTXt", 4);
+    assert_non_null(profile);
+    memcpy(profile, "teXt", 4);
+    expect(b.p, b.n, PALI_EFORMAT, "x: damaged PNG: the compressed data is broken");
+    free(b.p);
+
     b = load("palette8.png");
     memcpy(b.p + 33 + 4, "tEXt", 4);
     expect(b.p, b.n, PALI_EFORMAT, "x: damaged PNG: its palette is missing");
