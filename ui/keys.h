@@ -18,7 +18,7 @@ enum {
 
 typedef enum {
     UI_EV_BYTES, /* for readline: one character or editing sequence in text, n */
-    UI_EV_KEY,   /* a key of ours */
+    UI_EV_KEY,   /* a key of ours, in key */
     UI_EV_MOUSE,
     UI_EV_PASTE, /* text, n: CR and CRLF made LF, otherwise raw */
     UI_EV_REPLY, /* a terminal's answer: text, n, the raw sequence */
@@ -34,22 +34,19 @@ typedef enum {
     UI_KEY_PAGE_DOWN,
     UI_KEY_CTRL_HOME,
     UI_KEY_CTRL_END,
+    UI_KEY_SHIFT_TAB,
     UI_KEY_F1,
     UI_KEY_F2,
     UI_KEY_F3,
     UI_KEY_F4,
     UI_KEY_F5,
     UI_KEY_F6,
-    UI_KEY_ALT_LEFT,
-    UI_KEY_ALT_RIGHT,
-    UI_KEY_ALT_UP,
-    UI_KEY_ALT_DOWN,
-    UI_KEY_ALT_PLUS,
-    UI_KEY_ALT_MINUS,
-    UI_KEY_ALT_0,
-    UI_KEY_ALT_LESS,
-    UI_KEY_ALT_GREATER, /* narrower and wider picture */
-    UI_KEY_SHIFT_TAB,
+    /* Set beside UI_EV_BYTES: readline's keys, which mean something else while the
+     * picture has the focus. */
+    UI_KEY_UP,
+    UI_KEY_DOWN,
+    UI_KEY_LEFT,
+    UI_KEY_RIGHT,
 } ui_key;
 
 typedef enum {
