@@ -1,0 +1,391 @@
+/* worker.c - the thread behind worker.h.
+ *
+ * Two linked queues under one mutex. An eventfd tells the loop that the event queue is not
+ * empty. cancel is the one flag the model polls; it is cleared when a job starts, under the
+ * mutex, so that a stop can only hit the job it was meant for.                              */
+#include "app/worker.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+typedef enum {
+    JOB_LOAD,
+    JOB_IMAGE,
+    JOB_ASK,
+    JOB_DROP,
+    JOB_ADD
+} job_type;
+
+typedef struct job {
+    struct job *next;
+    job_type type;
+    int number;
+    pali_engine_options options;
+    char *a, *b; /* model_dir and backend; prompt; question and answer */
+    pali_image image;
+    bool forget;
+    size_t n;
+    pali_ask ask;
+} job;
+
+typedef struct node {
+    struct node *next;
+    worker_event ev;
+} node;
+
+struct worker {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    int fd;
+    job *jobs, **jobs_end;
+    node *events, **events_end, *last;
+    job *running;
+    int numbers, asks;
+    bool quit;
+    atomic_int cancel;
+    /* The worker thread's own: */
+    pali_engine *engine;
+    pali_dialog *dialog;
+};
+
+/* --- events ------------------------------------------------------------------------ */
+
+void worker_event_close(worker_event *e) {
+    free(e->text);
+    pali_result_close(&e->result);
+}
+
+/* Takes over what ev owns. An event that cannot be kept for want of memory is lost, save
+ * for its effect on the queue; the answer's own event repeats the text. */
+static void tell(worker *w, worker_event *ev) {
+    node *n = malloc(sizeof *n);
+    pthread_mutex_lock(&w->lock);
+    ev->job = w->running ? w->running->number : 0;
+    bool was_empty = !w->events;
+    if (n) {
+        *n = (node){NULL, *ev};
+        *w->events_end = n;
+        w->events_end = &n->next;
+        w->last = n;
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (!n)
+        worker_event_close(ev);
+    uint64_t one = 1;
+    if (was_empty && write(w->fd, &one, sizeof one) < 0 && errno != EAGAIN)
+        return; /* the loop also looks when other things wake it */
+}
+
+bool worker_take(worker *w, worker_event *out) {
+    pthread_mutex_lock(&w->lock);
+    node *n = w->events;
+    if (n) {
+        w->events = n->next;
+        if (!w->events) {
+            w->events_end = &w->events;
+            w->last = NULL;
+            uint64_t count;
+            if (read(w->fd, &count, sizeof count) < 0)
+                count = 0;
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (!n)
+        return false;
+    *out = n->ev;
+    free(n);
+    return true;
+}
+
+static void on_progress(void *user, pali_stage stage, int done, int total) {
+    worker *w = user;
+    pthread_mutex_lock(&w->lock);
+    bool merged = w->last && w->last->ev.type == WORKER_PROGRESS && w->last->ev.stage == stage;
+    if (merged) {
+        w->last->ev.done = done;
+        w->last->ev.total = total;
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (!merged)
+        tell(w, &(worker_event){
+                    .type = WORKER_PROGRESS, .stage = stage, .done = done, .total = total});
+}
+
+static void on_piece(void *user, const pali_piece *piece) {
+    worker *w = user;
+    bool merged = false;
+    pthread_mutex_lock(&w->lock);
+    if (w->last && w->last->ev.type == WORKER_PIECE) {
+        worker_event *e = &w->last->ev;
+        char *text = realloc(e->text, e->n + piece->n + 1);
+        if (text) {
+            memcpy(text + e->n, piece->text, piece->n);
+            e->text = text;
+            e->n += piece->n;
+            e->text[e->n] = 0;
+            e->count += piece->token >= 0;
+            merged = true;
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (merged)
+        return;
+    char *text = malloc(piece->n + 1);
+    if (!text)
+        return;
+    memcpy(text, piece->text, piece->n);
+    text[piece->n] = 0;
+    tell(w, &(worker_event){
+                .type = WORKER_PIECE, .text = text, .n = piece->n, .count = piece->token >= 0});
+}
+
+/* --- the thread ---------------------------------------------------------------------- */
+
+static int load(worker *w, job *j, const pali_run *run, pali_error *err) {
+    pali_engine *e;
+    int rc = pali_engine_open(&j->options, run, &e, err);
+    if (rc)
+        return rc;
+    pali_dialog *d;
+    rc = pali_dialog_open(e, &d, err);
+    if (rc) {
+        pali_engine_close(e);
+        return rc;
+    }
+    pali_dialog_close(w->dialog);
+    pali_engine_close(w->engine);
+    w->engine = e;
+    w->dialog = d;
+    worker_event ev = {.type = WORKER_LOADED};
+    pali_engine_describe(e, &ev.info);
+    tell(w, &ev);
+    return 0;
+}
+
+static int ask(worker *w, job *j, const pali_run *run, pali_error *err) {
+    tell(w, &(worker_event){.type = WORKER_STARTED});
+    j->ask.on_piece = on_piece;
+    j->ask.user = w;
+    worker_event ev = {.type = WORKER_ANSWER};
+    int rc = pali_dialog_ask(w->dialog, j->a, &j->ask, run, &ev.result, err);
+    if (!rc)
+        tell(w, &ev);
+    return rc;
+}
+
+static int run_job(worker *w, job *j, pali_error *err) {
+    pali_run run = {&w->cancel, on_progress, w};
+    if (j->type == JOB_LOAD)
+        return load(w, j, &run, err);
+    if (!w->dialog)
+        return pali_fail(err, PALI_EARG, "choose one with /model", "there is no model loaded");
+    switch (j->type) {
+    case JOB_IMAGE: {
+        int rc = pali_dialog_set_image(w->dialog, &j->image, j->forget, err);
+        /* Encoding now, while the question is being typed, makes the first answer soon. */
+        if (!rc)
+            rc = pali_dialog_encode(w->dialog, &run, err);
+        return rc == PALI_ECANCEL ? 0 : rc;
+    }
+    case JOB_ASK:
+        return ask(w, j, &run, err);
+    case JOB_DROP:
+        pali_dialog_drop_turns(w->dialog, j->n);
+        return 0;
+    case JOB_ADD:
+        return pali_dialog_add_turn(w->dialog, j->a, j->b, err);
+    default:
+        return 0;
+    }
+}
+
+static void job_close(job *j) {
+    free(j->a);
+    free(j->b);
+    pali_image_close(&j->image);
+    free(j);
+}
+
+static void *work(void *arg) {
+    worker *w = arg;
+    for (;;) {
+        pthread_mutex_lock(&w->lock);
+        while (!w->jobs && !w->quit)
+            pthread_cond_wait(&w->more, &w->lock);
+        if (w->quit) {
+            pthread_mutex_unlock(&w->lock);
+            return NULL;
+        }
+        job *j = w->jobs;
+        w->jobs = j->next;
+        if (!w->jobs)
+            w->jobs_end = &w->jobs;
+        w->running = j;
+        atomic_store(&w->cancel, 0);
+        pthread_mutex_unlock(&w->lock);
+
+        worker_event ev = {.type = WORKER_FAILED};
+        int rc = run_job(w, j, &ev.error);
+        if (rc == PALI_ECANCEL)
+            pali_fail(&ev.error, rc, NULL, "stopped");
+        if (rc)
+            tell(w, &ev);
+
+        pthread_mutex_lock(&w->lock);
+        w->running = NULL;
+        w->asks -= j->type == JOB_ASK;
+        bool idle = !w->jobs;
+        pthread_mutex_unlock(&w->lock);
+        job_close(j);
+        if (idle)
+            tell(w, &(worker_event){.type = WORKER_IDLE});
+    }
+}
+
+/* --- the loop's side ------------------------------------------------------------------ */
+
+worker *worker_open(pali_error *err) {
+    worker *w = calloc(1, sizeof *w);
+    if (!w) {
+        pali_fail_nomem(err, "starting the chat");
+        return NULL;
+    }
+    w->jobs_end = &w->jobs;
+    w->events_end = &w->events;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->more, NULL);
+    w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (w->fd < 0 || pthread_create(&w->thread, NULL, work, w)) {
+        pali_fail(err, PALI_EIO, "close other programs", "the system gives no thread: %s",
+                  strerror(errno));
+        if (w->fd >= 0)
+            close(w->fd);
+        free(w);
+        return NULL;
+    }
+    return w;
+}
+
+static int post(worker *w, job *j, bool copied) {
+    if (!j || !copied) {
+        if (j)
+            job_close(j);
+        return -1;
+    }
+    pthread_mutex_lock(&w->lock);
+    int number = j->number = ++w->numbers;
+    w->asks += j->type == JOB_ASK;
+    *w->jobs_end = j;
+    w->jobs_end = &j->next;
+    pthread_cond_signal(&w->more);
+    pthread_mutex_unlock(&w->lock);
+    return number;
+}
+
+static job *job_new(job_type type) {
+    job *j = calloc(1, sizeof *j);
+    if (j)
+        j->type = type;
+    return j;
+}
+
+int worker_load(worker *w, const pali_engine_options *o) {
+    job *j = job_new(JOB_LOAD);
+    if (!j)
+        return -1;
+    j->options = *o;
+    j->options.model_dir = j->a = strdup(o->model_dir);
+    j->options.backend = j->b = strdup(o->backend ? o->backend : "auto");
+    return post(w, j, j->a && j->b);
+}
+
+int worker_image(worker *w, pali_image *image, bool forget) {
+    job *j = job_new(JOB_IMAGE);
+    if (!j)
+        return -1;
+    j->image = *image;
+    *image = (pali_image){0};
+    j->forget = forget;
+    return post(w, j, true);
+}
+
+int worker_ask(worker *w, const char *prompt, const pali_ask *ask_options) {
+    job *j = job_new(JOB_ASK);
+    if (!j)
+        return -1;
+    j->a = strdup(prompt);
+    j->ask = *ask_options;
+    return post(w, j, j->a != NULL);
+}
+
+int worker_drop_turns(worker *w, size_t n) {
+    job *j = job_new(JOB_DROP);
+    if (j)
+        j->n = n;
+    return post(w, j, true);
+}
+
+int worker_add_turn(worker *w, const char *question, const char *answer) {
+    job *j = job_new(JOB_ADD);
+    if (!j)
+        return -1;
+    j->a = strdup(question);
+    j->b = strdup(answer);
+    return post(w, j, j->a && j->b);
+}
+
+void worker_stop(worker *w, bool drop_waiting) {
+    job *dropped = NULL;
+    pthread_mutex_lock(&w->lock);
+    if (w->running)
+        atomic_store(&w->cancel, 1);
+    if (drop_waiting) {
+        dropped = w->jobs;
+        w->jobs = NULL;
+        w->jobs_end = &w->jobs;
+        for (job *j = dropped; j; j = j->next)
+            w->asks -= j->type == JOB_ASK;
+    }
+    pthread_mutex_unlock(&w->lock);
+    while (dropped) {
+        job *next = dropped->next;
+        job_close(dropped);
+        dropped = next;
+    }
+}
+
+int worker_pending(worker *w) {
+    pthread_mutex_lock(&w->lock);
+    int n = w->asks;
+    pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
+int worker_fd(const worker *w) {
+    return w->fd;
+}
+
+void worker_close(worker *w) {
+    if (!w)
+        return;
+    worker_stop(w, true);
+    pthread_mutex_lock(&w->lock);
+    w->quit = true;
+    pthread_cond_signal(&w->more);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    worker_event ev;
+    while (worker_take(w, &ev))
+        worker_event_close(&ev);
+    pali_dialog_close(w->dialog);
+    pali_engine_close(w->engine);
+    close(w->fd);
+    pthread_cond_destroy(&w->more);
+    pthread_mutex_destroy(&w->lock);
+    free(w);
+}
