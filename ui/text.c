@@ -175,3 +175,72 @@ size_t ui_text_width(const char *s, size_t n) {
         }
     return total;
 }
+
+/* --- measuring and breaking ------------------------------------------------------ */
+
+int ui_text_char(const char *s, size_t n, uint32_t *code) {
+    ui_text t = {.rule = UI_TEXT_VALID};
+    char piece[UI_TEXT_ROOM(1)];
+    for (size_t i = 0; i < n && i < 4; i++) {
+        if (!ui_text_feed(&t, s + i, 1, piece))
+            continue;
+        /* Output means a whole character, or that this byte was not the one to come. */
+        bool whole = !t.missing && (i > 0 || (unsigned char)s[0] < 0x80) &&
+                     (unsigned char)piece[0] == (unsigned char)s[0];
+        if (!whole)
+            return -1;
+        if (code)
+            *code = t.code;
+        return (int)i + 1;
+    }
+    return 0;
+}
+
+size_t ui_text_cluster(const char *s, size_t n, int *width) {
+    uint32_t code;
+    int used = ui_text_char(s, n, &code);
+    if (used <= 0) {
+        *width = 1;
+        return 1;
+    }
+    int w = columns(code);
+    *width = w > 0 ? w : 0;
+    size_t at = (size_t)used;
+    while (at < n) {
+        used = ui_text_char(s + at, n - at, &code);
+        if (used <= 0 || code < 0x80 || columns(code) != 0)
+            break;
+        at += (size_t)used;
+    }
+    return at;
+}
+
+size_t ui_text_wrap(const char *s, size_t n, int width, size_t *next) {
+    size_t at = 0, space = 0;
+    bool has_space = false;
+    int used = 0;
+    while (at < n) {
+        if (s[at] == '\n') {
+            *next = at + 1;
+            return at;
+        }
+        int w;
+        size_t bytes = ui_text_cluster(s + at, n - at, &w);
+        if (s[at] == ' ') { /* a space that ends the line needs no column */
+            space = at;
+            has_space = true;
+        }
+        if (used + w > width && at > 0) {
+            if (!has_space) {
+                *next = at;
+                return at;
+            }
+            *next = space + 1;
+            return space;
+        }
+        used += w;
+        at += bytes;
+    }
+    *next = n;
+    return n;
+}

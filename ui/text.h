@@ -50,4 +50,18 @@ char *ui_text_clean(ui_text_rule rule, const char *s, char *out, size_t size);
 /* Columns a terminal gives to n bytes of one cleaned line. */
 size_t ui_text_width(const char *s, size_t n);
 
+/* Bytes of the first character of s[0..n): 0 when it is unfinished, -1 when no
+ * character begins so. *code (may be NULL) is its number. */
+int ui_text_char(const char *s, size_t n, uint32_t *code);
+
+/* Bytes of the first character of cleaned text and of the marks that sit on it;
+ * *width = its columns. n > 0. */
+size_t ui_text_cluster(const char *s, size_t n, int *width);
+
+/* Breaks cleaned text into lines: returns the bytes of s[0..n) that go on a line of
+ * `width` columns, broken at a line feed, else after the last space that fits, else
+ * between characters. *next = bytes until the next line starts (the space or line
+ * feed between them is on neither). At least one character is taken. */
+size_t ui_text_wrap(const char *s, size_t n, int width, size_t *next);
+
 #endif

@@ -27,7 +27,9 @@ void ui_transcript_close(ui_transcript *t);
 int ui_transcript_add(ui_transcript *t, ui_from from, const char *text, size_t n);
 /* Appends to the newest message; bytes may end inside a character. */
 int ui_transcript_append(ui_transcript *t, const char *text, size_t n);
-/* Sets what is shown instead of the newest message's raw text (readable boxes); NULL: raw. */
+/* Sets what is shown instead of the newest message's raw text (readable boxes); NULL: raw.
+ * text is the caller's own and clean; a byte 1..8 in it draws a square in object colour
+ * 0..7. */
 int ui_transcript_pretty(ui_transcript *t, const char *text, size_t n);
 /* A dimmed remark at the end of the newest message: "12 tokens, 41 tok/s", "stopped". */
 int ui_transcript_note(ui_transcript *t, const char *text);
