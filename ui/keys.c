@@ -288,8 +288,7 @@ static unit parse(ui_keys *k, const char *s, size_t n, long now_ms) {
     }
     if (c < 0x80)
         return plain(UI_EV_BYTES, 0, s, 1, 1);
-    uint32_t code;
-    int used = ui_text_decode(s, n, &code);
+    int used = ui_text_char(s, n, NULL);
     if (used == 0)
         return (unit){0};
     return used < 0 ? silent(1) : plain(UI_EV_BYTES, 0, s, (size_t)used, (size_t)used);

@@ -355,7 +355,8 @@ static void draw_line(const ui_transcript *t, const message *m, size_t l) {
         if (l == m->nlines && m->note.n) {
             look(UI_LOOK_DIM);
             addstr("  ");
-            put(m->note.s, m->note.n);
+            size_t next;
+            put(m->note.s, ui_text_wrap(m->note.s, m->note.n, t->width - INDENT, &next));
         }
         return;
     }
