@@ -59,12 +59,14 @@ void ui_term_close(void);
 /* Reads the size anew (after SIGWINCH) and tells curses. */
 void ui_term_resize(ui_term_caps *caps);
 /* Readable when a signal came; ui_term_signal takes one (0 = none): SIGWINCH, SIGTERM,
- * SIGHUP, SIGINT. */
+ * SIGHUP, SIGINT, SIGTSTP, SIGCONT. */
 int ui_term_signal_fd(void);
 int ui_term_signal(void);
 /* Ctrl-Z: puts the terminal back, stops the process, brings the terminal up on return. The
  * caller redraws everything. */
 void ui_term_suspend(ui_term_caps *caps);
+/* After SIGCONT from outside: brings modes and screen up again. */
+void ui_term_resume(ui_term_caps *caps);
 /* Writes all n bytes past curses (pictures, OSC 52). -1 on error. */
 int ui_term_write(const char *bytes, size_t n);
 /* Asks the terminal to put text on the clipboard (OSC 52). Nothing confirms it. -1 with a
