@@ -45,7 +45,7 @@ typedef struct {
 typedef struct {
     bool mouse;
     bool no_colour;                                            /* NO_COLOR or --theme none */
-    const char *term, *colorterm, *term_program, *tmux, *lang; /* environment; may be NULL */
+    const char *term, *colorterm, *term_program, *tmux; /* environment; may be NULL */
     int probe_ms; /* how long to wait for replies; 0 = 1000 */
 } ui_term_options;
 

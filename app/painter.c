@@ -1,0 +1,285 @@
+/* painter.c - the thread behind painter.h. */
+#include "app/painter.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+typedef struct {
+    ui_picture_request r;
+    shared_image *image;
+    unsigned serial;
+} paint;
+
+typedef struct open_job {
+    struct open_job *next;
+    char *path;
+    bool forget;
+} open_job;
+
+typedef struct done {
+    struct done *next;
+    painter_event ev;
+} done;
+
+struct painter {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    int fd;
+    open_job *opens, **opens_end;
+    paint *waiting; /* the newest preview request */
+    done *out, **out_end;
+    unsigned serials;
+    bool quit;
+};
+
+/* --- shared images ------------------------------------------------------------------- */
+
+shared_image *shared_image_new(pali_image *image) {
+    shared_image *s = malloc(sizeof *s);
+    if (!s) {
+        pali_image_close(image);
+        return NULL;
+    }
+    s->image = *image;
+    atomic_init(&s->refs, 1);
+    *image = (pali_image){0};
+    return s;
+}
+
+shared_image *shared_image_ref(shared_image *s) {
+    atomic_fetch_add(&s->refs, 1);
+    return s;
+}
+
+void shared_image_unref(shared_image *s) {
+    if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
+        return;
+    pali_image_close(&s->image);
+    free(s);
+}
+
+/* --- requests -------------------------------------------------------------------------- */
+
+static void paint_close(paint *p) {
+    if (!p)
+        return;
+    ui_object *objects = (ui_object *)p->r.objects;
+    for (int i = 0; i < p->r.nobjects; i++) {
+        free((char *)objects[i].label);
+        free((uint8_t *)objects[i].mask);
+    }
+    free(objects);
+    shared_image_unref(p->image);
+    free(p);
+}
+
+static paint *paint_new(shared_image *image, const ui_picture_request *r) {
+    paint *p = calloc(1, sizeof *p);
+    ui_object *objects = calloc((size_t)r->nobjects + 1, sizeof *objects);
+    if (!p || !objects) {
+        free(p);
+        free(objects);
+        return NULL;
+    }
+    p->image = shared_image_ref(image);
+    p->r = *r;
+    p->r.rgb = image->image.rgb;
+    p->r.width = image->image.width;
+    p->r.height = image->image.height;
+    p->r.objects = objects;
+    for (int i = 0; i < r->nobjects; i++) {
+        objects[i] = r->objects[i];
+        objects[i].label = r->objects[i].label ? strdup(r->objects[i].label) : NULL;
+        size_t n = (size_t)objects[i].mask_w * (size_t)objects[i].mask_h;
+        uint8_t *mask = r->objects[i].mask ? malloc(n) : NULL;
+        if (mask)
+            memcpy(mask, r->objects[i].mask, n);
+        objects[i].mask = mask;
+    }
+    return p;
+}
+
+unsigned painter_render(painter *p, shared_image *image, const ui_picture_request *r) {
+    paint *q = paint_new(image, r);
+    if (!q)
+        return 0;
+    pthread_mutex_lock(&p->lock);
+    unsigned serial = q->serial = ++p->serials;
+    paint *old = p->waiting;
+    p->waiting = q;
+    pthread_cond_signal(&p->more);
+    pthread_mutex_unlock(&p->lock);
+    paint_close(old);
+    return serial;
+}
+
+int painter_open_image(painter *p, const char *path, bool forget) {
+    open_job *j = calloc(1, sizeof *j);
+    if (j)
+        j->path = strdup(path);
+    if (!j || !j->path) {
+        free(j);
+        return -1;
+    }
+    j->forget = forget;
+    pthread_mutex_lock(&p->lock);
+    *p->opens_end = j;
+    p->opens_end = &j->next;
+    pthread_cond_signal(&p->more);
+    pthread_mutex_unlock(&p->lock);
+    return 0;
+}
+
+/* --- results ------------------------------------------------------------------------------ */
+
+static void tell(painter *p, painter_event *ev) {
+    done *d = malloc(sizeof *d);
+    if (!d) {
+        free(ev->path);
+        shared_image_unref(ev->image);
+        ui_picture_close(ev->picture);
+        return;
+    }
+    *d = (done){NULL, *ev};
+    pthread_mutex_lock(&p->lock);
+    *p->out_end = d;
+    p->out_end = &d->next;
+    pthread_mutex_unlock(&p->lock);
+    uint64_t one = 1;
+    if (write(p->fd, &one, sizeof one) < 0)
+        return; /* the counter is full: the loop is awake anyway */
+}
+
+bool painter_take(painter *p, painter_event *out) {
+    pthread_mutex_lock(&p->lock);
+    done *d = p->out;
+    if (d) {
+        p->out = d->next;
+        if (!p->out) {
+            p->out_end = &p->out;
+            uint64_t count;
+            if (read(p->fd, &count, sizeof count) < 0)
+                count = 0;
+        }
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (!d)
+        return false;
+    *out = d->ev;
+    free(d);
+    return true;
+}
+
+/* --- the thread ------------------------------------------------------------------------------ */
+
+static void open_image(painter *p, open_job *j) {
+    painter_event ev = {.type = PAINTER_IMAGE, .path = j->path, .forget = j->forget};
+    pali_image image;
+    if (!pali_image_open(j->path, &image, &ev.error)) {
+        ev.image = shared_image_new(&image);
+        if (!ev.image)
+            pali_fail_nomem(&ev.error, "opening the image");
+    }
+    if (!ev.image)
+        ev.type = PAINTER_FAILED;
+    tell(p, &ev);
+    free(j);
+}
+
+static void render(painter *p, paint *q) {
+    painter_event ev = {.type = PAINTER_PICTURE, .serial = q->serial};
+    char why[200] = "";
+    ev.picture = ui_picture_render(&q->r, why, sizeof why);
+    if (!ev.picture) {
+        ev.type = PAINTER_FAILED;
+        pali_fail(&ev.error, PALI_ENOMEM, NULL, "the preview cannot be drawn: %s", why);
+    }
+    tell(p, &ev);
+    paint_close(q);
+}
+
+static void *work(void *arg) {
+    painter *p = arg;
+    for (;;) {
+        pthread_mutex_lock(&p->lock);
+        while (!p->opens && !p->waiting && !p->quit)
+            pthread_cond_wait(&p->more, &p->lock);
+        if (p->quit) {
+            pthread_mutex_unlock(&p->lock);
+            return NULL;
+        }
+        open_job *j = p->opens;
+        paint *q = NULL;
+        if (j) {
+            p->opens = j->next;
+            if (!p->opens)
+                p->opens_end = &p->opens;
+        } else {
+            q = p->waiting;
+            p->waiting = NULL;
+        }
+        pthread_mutex_unlock(&p->lock);
+        if (j)
+            open_image(p, j);
+        else
+            render(p, q);
+    }
+}
+
+painter *painter_open(pali_error *err) {
+    painter *p = calloc(1, sizeof *p);
+    if (!p) {
+        pali_fail_nomem(err, "starting the chat");
+        return NULL;
+    }
+    p->opens_end = &p->opens;
+    p->out_end = &p->out;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->more, NULL);
+    p->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (p->fd < 0 || pthread_create(&p->thread, NULL, work, p)) {
+        pali_fail(err, PALI_EIO, "close other programs", "the system gives no thread: %s",
+                  strerror(errno));
+        if (p->fd >= 0)
+            close(p->fd);
+        free(p);
+        return NULL;
+    }
+    return p;
+}
+
+int painter_fd(const painter *p) {
+    return p->fd;
+}
+
+void painter_close(painter *p) {
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->quit = true;
+    pthread_cond_signal(&p->more);
+    pthread_mutex_unlock(&p->lock);
+    pthread_join(p->thread, NULL);
+    painter_event ev;
+    while (painter_take(p, &ev)) {
+        free(ev.path);
+        shared_image_unref(ev.image);
+        ui_picture_close(ev.picture);
+    }
+    while (p->opens) {
+        open_job *next = p->opens->next;
+        free(p->opens->path);
+        free(p->opens);
+        p->opens = next;
+    }
+    paint_close(p->waiting);
+    close(p->fd);
+    pthread_cond_destroy(&p->more);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
