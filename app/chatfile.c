@@ -1,0 +1,362 @@
+/* chatfile.c - reading and writing chats; see chatfile.h for the format.
+ *
+ * Every record is one write() of one whole line to a file opened for appending, so a killed
+ * process leaves at most one cut line, at the end. Reading takes nothing on trust: lines that
+ * are not JSON objects of the known form are passed over, sizes are limited.               */
+#include "app/chatfile.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_FILE ((off_t)64 << 20)
+
+struct chatfile {
+    char path[PATH_MAX];
+    char id[64];
+    char *model, *image; /* of the first line, until it is written */
+    int fd;              /* -1 until there is something to keep */
+};
+
+static int make_dir(const char *dir, pali_error *err) {
+    if (mkdir(dir, 0700) && errno != EEXIST)
+        return pali_fail(err, PALI_EIO, "use --no-save to chat without a file",
+                         "%s: cannot be made: %s", dir, strerror(errno));
+    return 0;
+}
+
+int chatfile_state_dir(const char *xdg_state, const char *home, char *dir, size_t size,
+                       pali_error *err) {
+    char path[PATH_MAX];
+    int n = xdg_state && *xdg_state == '/' ? snprintf(path, sizeof path, "%s", xdg_state)
+            : home && *home                ? snprintf(path, sizeof path, "%s/.local/state", home)
+                                           : -1;
+    if (n < 0 || (size_t)n + 16 > size || (size_t)n + 16 > sizeof path)
+        return pali_fail(err, PALI_EIO, "set HOME or use --no-save",
+                         "there is no folder to keep chats in");
+    /* XDG folders may not be there yet, parents included. */
+    for (char *c = path + 1;; c++) {
+        if (*c && *c != '/')
+            continue;
+        char end = *c;
+        *c = 0;
+        int rc = make_dir(path, err);
+        *c = end;
+        if (rc)
+            return rc;
+        if (!end)
+            break;
+    }
+    snprintf(dir, size, "%s/pali", path);
+    int rc = make_dir(dir, err);
+    if (rc)
+        return rc;
+    snprintf(dir, size, "%s/pali/chats", path);
+    rc = make_dir(dir, err);
+    snprintf(dir, size, "%s/pali", path);
+    return rc;
+}
+
+/* --- writing ----------------------------------------------------------------------------- */
+
+int chatfile_open(const char *state_dir, const char *model, chatfile **out, pali_error *err) {
+    chatfile *f = *out = calloc(1, sizeof *f);
+    if (!f)
+        return pali_fail_nomem(err, "keeping the chat");
+    f->fd = -1;
+    time_t t = time(NULL);
+    struct tm tm;
+    gmtime_r(&t, &tm);
+    size_t n = strftime(f->id, sizeof f->id, "%Y%m%d-%H%M%S", &tm);
+    snprintf(f->id + n, sizeof f->id - n, "-%ld", (long)getpid());
+    f->model = model ? strdup(model) : NULL;
+    if (snprintf(f->path, sizeof f->path, "%s/chats/%s.jsonl", state_dir, f->id) >=
+        (int)sizeof f->path) {
+        chatfile_close(f);
+        *out = NULL;
+        return pali_fail(err, PALI_EIO, NULL, "the path of the chat file is too long");
+    }
+    return 0;
+}
+
+static bool good_id(const char *id) {
+    size_t n = strlen(id);
+    return n > 0 && n < 60 && strspn(id, "0123456789-abcdefghijklmnopqrstuvwxyz") == n;
+}
+
+int chatfile_resume(const char *state_dir, const char *id, chatfile **out, pali_error *err) {
+    *out = NULL;
+    if (!good_id(id))
+        return pali_fail(err, PALI_EARG, "`pali chats` lists them", "there is no chat %.40s", id);
+    int rc = chatfile_open(state_dir, NULL, out, err);
+    if (rc)
+        return rc;
+    chatfile *f = *out;
+    snprintf(f->id, sizeof f->id, "%s", id);
+    snprintf(f->path, sizeof f->path, "%s/chats/%s.jsonl", state_dir, id);
+    f->fd = open(f->path, O_RDWR | O_APPEND | O_CLOEXEC);
+    if (f->fd < 0) {
+        rc = pali_fail(err, PALI_EIO, NULL, "%s: %s", f->path, strerror(errno));
+        chatfile_close(f);
+        *out = NULL;
+        return rc;
+    }
+    /* A line cut off by a crash is ended, so that the next one is whole. */
+    char last;
+    off_t size = lseek(f->fd, 0, SEEK_END);
+    if (size > 0 && pread(f->fd, &last, 1, size - 1) == 1 && last != '\n' &&
+        write(f->fd, "\n", 1) != 1)
+        return pali_fail(err, PALI_EIO, NULL, "%s: %s", f->path, strerror(errno));
+    return 0;
+}
+
+void chatfile_close(chatfile *f) {
+    if (!f)
+        return;
+    if (f->fd >= 0)
+        close(f->fd);
+    free(f->model);
+    free(f->image);
+    free(f);
+}
+
+const char *chatfile_id(const chatfile *f) {
+    return f->id;
+}
+
+/* Takes over line. */
+static int put(chatfile *f, json_t *line, pali_error *err) {
+    char *s = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    json_decref(line);
+    size_t n = s ? strlen(s) : 0;
+    char *with_end = s ? realloc(s, n + 2) : NULL;
+    if (!with_end) {
+        free(s);
+        return pali_fail_nomem(err, "keeping the chat");
+    }
+    with_end[n] = '\n';
+    ssize_t k = write(f->fd, with_end, n + 1);
+    free(with_end);
+    if (k != (ssize_t)n + 1)
+        return pali_fail(err, PALI_EIO, "the chat goes on, but this turn is not kept", "%s: %s",
+                         f->path, k < 0 ? strerror(errno) : "the disk is full");
+    return 0;
+}
+
+/* Text that is valid UTF-8 comes back as it is; anything else is not kept. */
+static json_t *string(const char *s) {
+    json_t *j = s ? json_string(s) : NULL;
+    return j ? j : json_null();
+}
+
+static int start(chatfile *f, pali_error *err) {
+    if (f->fd >= 0)
+        return 0;
+    f->fd = open(f->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
+    if (f->fd < 0)
+        return pali_fail(err, PALI_EIO, "use --no-save to chat without a file", "%s: %s", f->path,
+                         strerror(errno));
+    return put(f,
+               json_pack("{s:i, s:o, s:o}", "pali", 1, "model", string(f->model), "image",
+                         string(f->image)),
+               err);
+}
+
+int chatfile_image(chatfile *f, const char *path, pali_error *err) {
+    if (f->fd >= 0)
+        return put(f, json_pack("{s:o}", "image", string(path)), err);
+    free(f->image); /* known before the first turn: goes into the first line */
+    f->image = strdup(path);
+    return 0;
+}
+
+int chatfile_turn(chatfile *f, const char *question, const char *answer, const char *stop,
+                  pali_error *err) {
+    int rc = start(f, err);
+    return rc ? rc
+              : put(f,
+                    json_pack("{s:o, s:o, s:o}", "q", string(question), "a", string(answer), "stop",
+                              string(stop)),
+                    err);
+}
+
+int chatfile_drop(chatfile *f, size_t n, pali_error *err) {
+    return f->fd < 0 ? 0 : put(f, json_pack("{s:I}", "drop", (json_int_t)n), err);
+}
+
+/* --- reading --------------------------------------------------------------------------------- */
+
+static void turn_close(chat_turn *t) {
+    free(t->question);
+    free(t->answer);
+    free(t->stop);
+}
+
+void saved_chat_close(saved_chat *c) {
+    for (size_t i = 0; i < c->nturns; i++)
+        turn_close(&c->turns[i]);
+    free(c->turns);
+    free(c->id);
+    free(c->model);
+    free(c->image);
+    *c = (saved_chat){0};
+}
+
+static char *copy(const json_t *j) {
+    const char *s = json_string_value(j);
+    return s ? strdup(s) : NULL;
+}
+
+static int take_line(saved_chat *c, const json_t *line, size_t *room, pali_error *err) {
+    const char *q = json_string_value(json_object_get(line, "q"));
+    const char *a = json_string_value(json_object_get(line, "a"));
+    const json_t *image = json_object_get(line, "image");
+    const json_t *drop = json_object_get(line, "drop");
+    if (json_is_string(image)) {
+        free(c->image);
+        c->image = copy(image);
+    }
+    if (json_object_get(line, "pali") && !c->model)
+        c->model = copy(json_object_get(line, "model"));
+    if (json_is_integer(drop)) {
+        for (json_int_t n = json_integer_value(drop); n > 0 && c->nturns; n--)
+            turn_close(&c->turns[--c->nturns]);
+        return 0;
+    }
+    if (!q || !a)
+        return 0;
+    if (c->nturns == *room) {
+        *room = *room ? 2 * *room : 16;
+        chat_turn *turns = realloc(c->turns, *room * sizeof *turns);
+        if (!turns)
+            return pali_fail_nomem(err, "reading the chat");
+        c->turns = turns;
+    }
+    chat_turn t = {strdup(q), strdup(a), copy(json_object_get(line, "stop"))};
+    if (!t.question || !t.answer) {
+        turn_close(&t);
+        return pali_fail_nomem(err, "reading the chat");
+    }
+    c->turns[c->nturns++] = t;
+    return 0;
+}
+
+int chatfile_read_path(const char *path, saved_chat *out, pali_error *err) {
+    *out = (saved_chat){0};
+    struct stat st;
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return pali_fail(err, PALI_EIO, "`pali chats` lists the chats that were kept", "%s: %s",
+                         path, strerror(errno));
+    int rc = 0;
+    if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode) || st.st_size > MAX_FILE)
+        rc = pali_fail(err, PALI_EFORMAT, NULL, "%s: not a chat of pali", path);
+    char *line = NULL;
+    size_t cap = 0, room = 0;
+    bool known = false;
+    while (!rc && getline(&line, &cap, f) > 0) {
+        json_t *j = json_loads(line, 0, NULL);
+        if (json_is_object(j)) {
+            known |= json_object_get(j, "pali") != NULL;
+            rc = take_line(out, j, &room, err);
+        }
+        json_decref(j);
+    }
+    free(line);
+    fclose(f);
+    if (!rc && !known)
+        rc = pali_fail(err, PALI_EFORMAT, "/load takes the .jsonl or .json files that pali wrote",
+                       "%s: not a chat of pali", path);
+    if (rc)
+        saved_chat_close(out);
+    return rc;
+}
+
+static int newest_first(const void *a, const void *b) {
+    return strcmp(*(char *const *)b, *(char *const *)a);
+}
+
+/* Names in <state>/chats, newest first; free each and the array. */
+static int list_ids(const char *state_dir, char ***ids, size_t *n, pali_error *err) {
+    char dir[PATH_MAX];
+    *ids = NULL;
+    *n = 0;
+    snprintf(dir, sizeof dir, "%s/chats", state_dir);
+    DIR *d = opendir(dir);
+    if (!d)
+        return pali_fail(err, PALI_EIO, NULL, "%s: %s", dir, strerror(errno));
+    for (struct dirent *e; (e = readdir(d));) {
+        size_t len = strlen(e->d_name);
+        if (len < 7 || strcmp(e->d_name + len - 6, ".jsonl"))
+            continue;
+        char **more = realloc(*ids, (*n + 1) * sizeof **ids);
+        if (!more)
+            break;
+        *ids = more;
+        more[*n] = strndup(e->d_name, len - 6);
+        if (!more[*n])
+            break;
+        ++*n;
+    }
+    closedir(d);
+    if (*n)
+        qsort(*ids, *n, sizeof **ids, newest_first);
+    return 0;
+}
+
+static void free_ids(char **ids, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        free(ids[i]);
+    free(ids);
+}
+
+int chatfile_read(const char *state_dir, const char *id, saved_chat *out, pali_error *err) {
+    *out = (saved_chat){0};
+    char name[64];
+    if (!id) {
+        char **ids;
+        size_t n;
+        int rc = list_ids(state_dir, &ids, &n, err);
+        if (!rc && !n)
+            rc = pali_fail(err, PALI_EARG, NULL, "no chat has been kept yet");
+        if (!rc)
+            snprintf(name, sizeof name, "%s", ids[0]);
+        free_ids(ids, n);
+        if (rc)
+            return rc;
+        id = name;
+    }
+    if (!good_id(id))
+        return pali_fail(err, PALI_EARG, "`pali chats` lists them", "there is no chat %.40s", id);
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/chats/%s.jsonl", state_dir, id);
+    int rc = chatfile_read_path(path, out, err);
+    if (!rc && !(out->id = strdup(id)))
+        rc = pali_fail_nomem(err, "reading the chat");
+    return rc;
+}
+
+int chatfile_list(const char *state_dir,
+                  void (*each)(void *user, const char *id, size_t nturns, const char *first),
+                  void *user, pali_error *err) {
+    char **ids;
+    size_t n;
+    int rc = list_ids(state_dir, &ids, &n, err);
+    for (size_t i = 0; !rc && i < n; i++) {
+        saved_chat c;
+        if (chatfile_read(state_dir, ids[i], &c, NULL) == 0) {
+            each(user, ids[i], c.nturns, c.nturns ? c.turns[0].question : "");
+            saved_chat_close(&c);
+        }
+    }
+    free_ids(ids, n);
+    return rc;
+}

@@ -1,0 +1,56 @@
+/* chatfile.h - a chat on disk: one JSON line a turn, written as it happens.
+ *
+ * File: <state>/chats/<id>.jsonl, mode 0600, id = UTC time of the start and the process. The
+ * first line is {"pali": 1, "model": ..., "image": ...}; a turn is {"q": ..., "a": ...,
+ * "stop": ...}; a change of picture {"image": ...}; /undo, /clear {"drop": n}. A line that was
+ * cut off by a crash is ignored when reading.                                                */
+#ifndef APP_CHATFILE_H
+#define APP_CHATFILE_H
+
+#include "core/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct chatfile chatfile;
+
+typedef struct {
+    char *question, *answer, *stop; /* owned */
+} chat_turn;
+
+typedef struct {
+    char *id, *model, *image; /* owned; model and image may be NULL */
+    chat_turn *turns;
+    size_t nturns;
+} saved_chat;
+
+/* Where chats live: $XDG_STATE_HOME/pali or ~/.local/state/pali, made when missing (0700).
+ * home and xdg_state may be NULL. */
+int chatfile_state_dir(const char *xdg_state, const char *home, char *dir, size_t size,
+                       pali_error *err);
+
+/* Starts a new file; nothing is written before the first turn. */
+int chatfile_open(const char *state_dir, const char *model, chatfile **out, pali_error *err);
+/* Goes on with the file of a chat that was read. */
+int chatfile_resume(const char *state_dir, const char *id, chatfile **out, pali_error *err);
+void chatfile_close(chatfile *f);
+const char *chatfile_id(const chatfile *f);
+
+/* Each is on disk (written, not only buffered) when it returns 0. */
+int chatfile_image(chatfile *f, const char *path, pali_error *err);
+int chatfile_turn(chatfile *f, const char *question, const char *answer, const char *stop,
+                  pali_error *err);
+int chatfile_drop(chatfile *f, size_t n, pali_error *err);
+
+/* Reads a chat; id NULL = the newest. Close with saved_chat_close. */
+int chatfile_read(const char *state_dir, const char *id, saved_chat *out, pali_error *err);
+/* Reads a chat from any file (as /save wrote it). */
+int chatfile_read_path(const char *path, saved_chat *out, pali_error *err);
+void saved_chat_close(saved_chat *c);
+
+/* Calls back for every chat, newest first: id, turns, first question. */
+int chatfile_list(const char *state_dir,
+                  void (*each)(void *user, const char *id, size_t nturns, const char *first),
+                  void *user, pali_error *err);
+
+#endif
