@@ -5,22 +5,10 @@
 #ifndef APP_PAINTER_H
 #define APP_PAINTER_H
 
-#include "core/image.h"
+#include "app/shared_image.h"
 #include "ui/picture.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
-
-/* A decoded picture that several threads read. */
-typedef struct {
-    pali_image image;
-    atomic_int refs;
-} shared_image;
-
-/* Takes over *image (empty afterwards). NULL when memory is out (*image is closed). */
-shared_image *shared_image_new(pali_image *image);
-shared_image *shared_image_ref(shared_image *s);
-void shared_image_unref(shared_image *s); /* NULL is fine */
 
 typedef struct painter painter;
 

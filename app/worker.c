@@ -26,7 +26,7 @@ typedef struct job {
     int number;
     pali_engine_options options;
     char *a, *b; /* model_dir and backend; prompt; question and answer */
-    pali_image image;
+    shared_image *image;
     bool forget;
     size_t n;
     pali_ask ask;
@@ -186,7 +186,7 @@ static int run_job(worker *w, job *j, pali_error *err) {
         return pali_fail(err, PALI_EARG, "choose one with /model", "there is no model loaded");
     switch (j->type) {
     case JOB_IMAGE: {
-        int rc = pali_dialog_set_image(w->dialog, &j->image, j->forget, err);
+        int rc = pali_dialog_set_image(w->dialog, &j->image->image, j->forget, err);
         /* Encoding now, while the question is being typed, makes the first answer soon. */
         if (!rc)
             rc = pali_dialog_encode(w->dialog, &run, err);
@@ -207,7 +207,7 @@ static int run_job(worker *w, job *j, pali_error *err) {
 static void job_close(job *j) {
     free(j->a);
     free(j->b);
-    pali_image_close(&j->image);
+    shared_image_unref(j->image);
     free(j);
 }
 
@@ -304,12 +304,11 @@ int worker_load(worker *w, const pali_engine_options *o) {
     return post(w, j, j->a && j->b);
 }
 
-int worker_image(worker *w, pali_image *image, bool forget) {
+int worker_image(worker *w, shared_image *image, bool forget) {
     job *j = job_new(JOB_IMAGE);
     if (!j)
         return -1;
-    j->image = *image;
-    *image = (pali_image){0};
+    j->image = shared_image_ref(image);
     j->forget = forget;
     return post(w, j, true);
 }
@@ -344,13 +343,20 @@ void worker_stop(worker *w, bool drop_waiting) {
     pthread_mutex_lock(&w->lock);
     if (w->running)
         atomic_store(&w->cancel, 1);
-    if (drop_waiting) {
-        dropped = w->jobs;
-        w->jobs = NULL;
-        w->jobs_end = &w->jobs;
-        for (job *j = dropped; j; j = j->next)
-            w->asks -= j->type == JOB_ASK;
+    for (job **at = &w->jobs; drop_waiting && *at;) {
+        job *j = *at;
+        if (j->type != JOB_ASK) {
+            at = &j->next;
+            w->jobs_end = at;
+            continue;
+        }
+        *at = j->next;
+        j->next = dropped;
+        dropped = j;
+        w->asks--;
     }
+    if (!w->jobs)
+        w->jobs_end = &w->jobs;
     pthread_mutex_unlock(&w->lock);
     while (dropped) {
         job *next = dropped->next;
@@ -379,6 +385,11 @@ void worker_close(worker *w) {
     pthread_cond_signal(&w->more);
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);
+    while (w->jobs) {
+        job *next = w->jobs->next;
+        job_close(w->jobs);
+        w->jobs = next;
+    }
     worker_event ev;
     while (worker_take(w, &ev))
         worker_event_close(&ev);

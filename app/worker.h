@@ -7,6 +7,7 @@
 #ifndef APP_WORKER_H
 #define APP_WORKER_H
 
+#include "app/shared_image.h"
 #include "core/pali.h"
 
 #include <stdbool.h>
@@ -41,15 +42,15 @@ worker *worker_open(pali_error *err);
 /* Stops the running job, drops the others, ends the thread. */
 void worker_close(worker *w);
 
-/* Jobs. Arguments are copied (the image is moved: *image is empty afterwards). They return
- * the job's number, -1 when memory is out. */
+/* Jobs. Arguments are copied (of an image a reference is taken). They return the job's
+ * number, -1 when memory is out. Loading another model starts a fresh dialog. */
 int worker_load(worker *w, const pali_engine_options *o);
-int worker_image(worker *w, pali_image *image, bool forget);
+int worker_image(worker *w, shared_image *image, bool forget);
 int worker_ask(worker *w, const char *prompt, const pali_ask *ask);
 int worker_drop_turns(worker *w, size_t n);
 int worker_add_turn(worker *w, const char *question, const char *answer);
 
-/* Asks the running job to stop; drops = also forget the jobs that wait. */
+/* Asks the running job to stop; drop_waiting: also forgets the questions that wait. */
 void worker_stop(worker *w, bool drop_waiting);
 /* Questions that wait or run. */
 int worker_pending(worker *w);
