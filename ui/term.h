@@ -44,9 +44,9 @@ typedef struct {
 
 typedef struct {
     bool mouse;
-    bool no_colour;                                            /* NO_COLOR or --theme none */
+    bool no_colour;                                     /* NO_COLOR or --theme none */
     const char *term, *colorterm, *term_program, *tmux; /* environment; may be NULL */
-    int probe_ms; /* how long to wait for replies; 0 = 1000 */
+    int probe_ms;                                       /* how long to wait for replies; 0 = 1000 */
 } ui_term_options;
 
 /* Brings the terminal up on stdin/stdout and asks what it can do. Keys typed meanwhile are

@@ -100,6 +100,14 @@ void ui_transcript_drop(ui_transcript *t, size_t n) {
     t->anchored = false;
 }
 
+void ui_transcript_drop_turn(ui_transcript *t) {
+    bool question = false;
+    while (t->n && !question) {
+        question = t->messages[t->n - 1].from == UI_FROM_YOU;
+        ui_transcript_drop(t, 1);
+    }
+}
+
 void ui_transcript_clear(ui_transcript *t) {
     ui_transcript_drop(t, t->n);
 }

@@ -1,0 +1,1001 @@
+/* chat.c - the event loop of the terminal chat.
+ *
+ * One thread owns the terminal. It polls the keyboard, the signals, the inference thread and
+ * the painter; every event changes the chat's state and marks it dirty; a frame is drawn at
+ * most 60 times a second. While a frame is due, the inference thread is left out of the poll,
+ * so that a fast model wakes the loop once a frame and not once a token. Nothing here waits.  */
+#include "app/chat.h"
+
+#include "app/chat_state.h"
+#include "ui/text.h"
+#include "ui/theme.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    FRAME_MS = 16,
+    NOTICE_MS = 6000
+};
+
+long chat_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* --- telling the user ------------------------------------------------------------------ */
+
+void chat_notice(chat *c, const char *fmt, ...) {
+    char raw[sizeof c->notice];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(raw, sizeof raw, fmt, ap);
+    va_end(ap);
+    ui_text_clean(UI_TEXT_LINE, raw, c->notice, sizeof c->notice);
+    c->notice_error = false;
+    c->notice_until = chat_now() + NOTICE_MS;
+    c->dirty = true;
+}
+
+void chat_error(chat *c, const pali_error *err) {
+    char line[sizeof err->what + sizeof err->hint + 8];
+    snprintf(line, sizeof line, "%s%s%s%s", err->what, *err->hint ? " (" : "", err->hint,
+             *err->hint ? ")" : "");
+    if (!c->busy) {
+        ui_transcript_add(c->log, UI_FROM_ERROR, line, strlen(line));
+        c->dirty = true;
+        return;
+    }
+    chat_notice(c, "%s", line);
+    c->notice_error = true;
+}
+
+static void no_memory(chat *c) {
+    pali_error err = {0};
+    pali_fail_nomem(&err, "chatting");
+    chat_error(c, &err);
+}
+
+void chat_refresh_picture(chat *c) {
+    c->stale = c->dirty = true;
+}
+
+/* --- turns --------------------------------------------------------------------------------- */
+
+static bool keep_turn(chat *c, const char *q, const char *a, const char *stop) {
+    if (c->nturns == c->turns_cap) {
+        size_t cap = c->turns_cap ? 2 * c->turns_cap : 16;
+        chat_turn *turns = realloc(c->turns, cap * sizeof *turns);
+        if (!turns)
+            return false;
+        c->turns = turns;
+        c->turns_cap = cap;
+    }
+    chat_turn t = {strdup(q), strdup(a), strdup(stop ? stop : "")};
+    if (!t.question || !t.answer || !t.stop) {
+        free(t.question);
+        free(t.answer);
+        free(t.stop);
+        return false;
+    }
+    c->turns[c->nturns++] = t;
+    return true;
+}
+
+static void forget_turns(chat *c, size_t n) {
+    while (n-- && c->nturns) {
+        chat_turn *t = &c->turns[--c->nturns];
+        free(t->question);
+        free(t->answer);
+        free(t->stop);
+    }
+}
+
+static void forget_objects(chat *c) {
+    free(c->objects);
+    c->objects = NULL;
+    c->nobjects = 0;
+}
+
+void chat_ask(chat *c, const char *prompt) {
+    if (!c->image) {
+        chat_notice(c, "open an image first: /image PATH");
+        return;
+    }
+    if (c->load_failed) {
+        chat_notice(c, "there is no model: choose one with /model DIR");
+        return;
+    }
+    if (c->nwaiting == c->waiting_cap) {
+        size_t cap = c->waiting_cap ? 2 * c->waiting_cap : 8;
+        char **waiting = realloc(c->waiting, cap * sizeof *waiting);
+        if (!waiting) {
+            no_memory(c);
+            return;
+        }
+        c->waiting = waiting;
+        c->waiting_cap = cap;
+    }
+    char *copy = strdup(prompt);
+    if (!copy || worker_ask(c->worker, prompt, &c->ask) < 0) {
+        free(copy);
+        no_memory(c);
+        return;
+    }
+    c->waiting[c->nwaiting++] = copy;
+    c->working = true;
+    ui_transcript_bottom(c->log);
+    c->dirty = true;
+}
+
+void chat_stop(chat *c, bool all) {
+    worker_stop(c->worker, all);
+    if (!all)
+        return;
+    size_t keep = (size_t)(worker_pending(c->worker) - c->busy);
+    while (c->nwaiting > keep)
+        free(c->waiting[--c->nwaiting]);
+    c->dirty = true;
+}
+
+void chat_undo(chat *c, size_t n) {
+    if (n > c->nturns)
+        n = c->nturns;
+    if (c->busy) {
+        chat_notice(c, "an answer is under way: stop it first (Esc)");
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        ui_transcript_drop_turn(c->log);
+    forget_turns(c, n);
+    worker_drop_turns(c->worker, n);
+    pali_error err = {0};
+    if (c->file && n && chatfile_drop(c->file, n, &err))
+        chat_error(c, &err);
+    forget_objects(c);
+    chat_refresh_picture(c);
+}
+
+void chat_retry(chat *c) {
+    if (!c->nturns || c->busy) {
+        chat_notice(c, c->busy ? "an answer is under way: stop it first (Esc)"
+                               : "there is no question to repeat");
+        return;
+    }
+    char *again = strdup(c->turns[c->nturns - 1].question);
+    if (!again) {
+        no_memory(c);
+        return;
+    }
+    chat_undo(c, 1);
+    c->ask.sampling.seed++; /* with a temperature: another answer */
+    chat_ask(c, again);
+    free(again);
+}
+
+/* --- picture ----------------------------------------------------------------------------------- */
+
+void chat_open_image(chat *c, const char *path) {
+    char full[4096];
+    if (path[0] == '~' && path[1] == '/' && c->o->env.home &&
+        snprintf(full, sizeof full, "%s%s", c->o->env.home, path + 1) < (int)sizeof full)
+        path = full;
+    if (painter_open_image(c->painter, path, true))
+        no_memory(c);
+    else
+        chat_notice(c, "opening %s", path);
+}
+
+void chat_set_image(chat *c, shared_image *image, bool forget) {
+    shared_image *old = c->image;
+    c->image = shared_image_ref(image);
+    shared_image_unref(old);
+    c->view = UI_VIEW_FIT;
+    forget_objects(c);
+    if (forget)
+        forget_turns(c, c->nturns);
+    if (worker_image(c->worker, c->image, forget) < 0)
+        no_memory(c);
+    c->working = true;
+    chat_refresh_picture(c);
+}
+
+void chat_crop(chat *c, float x0, float y0, float x1, float y1) {
+    if (!c->image)
+        return;
+    const pali_image *from = &c->image->image;
+    int a = (int)x0, b = (int)y0, w = (int)x1 - a, h = (int)y1 - b;
+    if (a < 0 || b < 0 || w < 2 || h < 2 || a + w > from->width || b + h > from->height) {
+        chat_notice(c, "that part is not inside the picture");
+        return;
+    }
+    pali_image part = {w, h, malloc((size_t)w * (size_t)h * 3)};
+    if (!part.rgb) {
+        no_memory(c);
+        return;
+    }
+    for (int y = 0; y < h; y++)
+        memcpy(part.rgb + (size_t)y * (size_t)w * 3,
+               from->rgb + ((size_t)(b + y) * (size_t)from->width + (size_t)a) * 3, (size_t)w * 3);
+    shared_image *s = shared_image_new(&part);
+    if (!s) {
+        no_memory(c);
+        return;
+    }
+    chat_set_image(c, s, false);
+    shared_image_unref(s);
+    chat_notice(c, "asking about a part of %dx%d pixels; /crop off for all of it", w, h);
+}
+
+void chat_uncrop(chat *c) {
+    if (c->full && c->image != c->full)
+        chat_set_image(c, c->full, false);
+}
+
+static void on_painter(chat *c, painter_event *e) {
+    switch (e->type) {
+    case PAINTER_IMAGE:
+        shared_image_unref(c->full);
+        c->full = e->image;
+        bool first = c->image == NULL;
+        free(c->image_path);
+        c->image_path = e->path;
+        e->path = NULL;
+        if (!first && e->forget)
+            ui_transcript_clear(c->log);
+        chat_set_image(c, c->full, e->forget && !first);
+        pali_error err = {0};
+        if (c->file && chatfile_image(c->file, c->image_path, &err))
+            chat_error(c, &err);
+        char name[256];
+        const char *slash = strrchr(c->image_path, '/');
+        ui_text_clean(UI_TEXT_LINE, slash ? slash + 1 : c->image_path, name, sizeof name);
+        chat_notice(c, "%s, %dx%d", name, c->full->image.width, c->full->image.height);
+        break;
+    case PAINTER_PICTURE:
+        if (e->serial != c->serial) {
+            ui_picture_close(e->picture);
+            break;
+        }
+        ui_picture_close(c->picture);
+        c->picture = e->picture;
+        c->generation++;
+        c->emit = c->dirty = true;
+        break;
+    case PAINTER_FAILED:
+        chat_error(c, &e->error);
+        break;
+    }
+    free(e->path);
+}
+
+/* --- the inference thread's events --------------------------------------------------------------- */
+
+static void show_objects(chat *c, const pali_object *objects, size_t n, const char *raw) {
+    forget_objects(c);
+    c->objects = n ? malloc(n * sizeof *objects) : NULL;
+    if (c->objects) {
+        memcpy(c->objects, objects, n * sizeof *objects);
+        c->nobjects = n;
+    }
+    char *pretty = chat_pretty(objects, n, raw, true);
+    ui_transcript_pretty(c->log, pretty, pretty ? strlen(pretty) : 0);
+    free(pretty);
+    chat_refresh_picture(c);
+}
+
+static void on_started(chat *c) {
+    free(c->question);
+    c->question = c->nwaiting ? c->waiting[0] : NULL;
+    if (c->nwaiting)
+        memmove(c->waiting, c->waiting + 1, --c->nwaiting * sizeof *c->waiting);
+    const char *q = c->question && *c->question ? c->question : "(no question)";
+    ui_transcript_add(c->log, UI_FROM_YOU, q, strlen(q));
+    ui_transcript_add(c->log, UI_FROM_MODEL, "", 0);
+    c->busy = true;
+    c->nanswer = 0;
+    c->ntokens = 0;
+    c->started_ms = c->stage_ms = chat_now();
+    c->first_ms = 0;
+    if (c->nobjects) {
+        forget_objects(c);
+        c->stale = true;
+    }
+}
+
+static void on_piece(chat *c, const worker_event *e) {
+    if (!c->first_ms)
+        c->first_ms = chat_now();
+    c->ntokens += e->count;
+    ui_transcript_append(c->log, e->text, e->n);
+    if (c->nanswer + e->n + 1 > c->answer_cap) {
+        size_t cap = 2 * (c->nanswer + e->n + 1) + 256;
+        char *answer = realloc(c->answer, cap);
+        if (!answer)
+            return;
+        c->answer = answer;
+        c->answer_cap = cap;
+    }
+    memcpy(c->answer + c->nanswer, e->text, e->n);
+    c->nanswer += e->n;
+    c->answer[c->nanswer] = 0;
+    pali_object *objects;
+    size_t n;
+    /* Boxes appear as soon as their tokens are there. */
+    if (c->image && memchr(e->text, '>', e->n) &&
+        !pali_locate(c->answer, c->nanswer, c->image->image.width, c->image->image.height, &objects,
+                     &n, NULL)) {
+        if (n > c->nobjects)
+            show_objects(c, objects, n, c->answer);
+        free(objects);
+    }
+}
+
+static void on_answer(chat *c, const worker_event *e) {
+    const pali_result *r = &e->result;
+    if (r->nobjects)
+        show_objects(c, r->objects, r->nobjects, r->text);
+    double generating = r->decode_s > 0 ? r->decode_s : 1e-9;
+    c->tok_s = (double)r->ntokens / generating;
+    c->ttft_s = c->first_ms ? 1e-3 * (double)(c->first_ms - c->started_ms) : 0;
+    c->used = r->prefix_tokens + (int)r->ntokens;
+    const char *why = r->stop == PALI_STOP_CANCEL    ? "stopped"
+                      : r->stop == PALI_STOP_LENGTH  ? "cut at the length limit"
+                      : r->stop == PALI_STOP_CONTEXT ? "cut: the context is full"
+                      : *r->text                     ? NULL
+                                                     : "no answer";
+    if (why) {
+        char note[64];
+        snprintf(note, sizeof note, "[%s]", why);
+        ui_transcript_note(c->log, note);
+    }
+    const char *q = c->question ? c->question : "";
+    if (!keep_turn(c, q, r->text, pali_stop_name(r->stop)))
+        no_memory(c);
+    c->busy = false;
+    pali_error err = {0};
+    if (c->file && chatfile_turn(c->file, q, r->text, pali_stop_name(r->stop), &err))
+        chat_error(c, &err);
+}
+
+static void on_failed(chat *c, const worker_event *e) {
+    if (!c->loaded && !c->busy)
+        c->load_failed = true;
+    if (c->busy) {
+        c->busy = false;
+        ui_transcript_note(c->log, "[failed]");
+    }
+    chat_error(c, &e->error);
+}
+
+static void on_worker(chat *c, worker_event *e) {
+    switch (e->type) {
+    case WORKER_LOADED:
+        c->loaded = true;
+        c->load_failed = false;
+        c->info = e->info;
+        break;
+    case WORKER_PROGRESS:
+        if (c->stage != e->stage || !c->stage_ms)
+            c->stage_ms = chat_now();
+        c->stage = e->stage;
+        c->done = e->done;
+        c->total = e->total;
+        break;
+    case WORKER_STARTED:
+        on_started(c);
+        break;
+    case WORKER_PIECE:
+        on_piece(c, e);
+        break;
+    case WORKER_ANSWER:
+        on_answer(c, e);
+        break;
+    case WORKER_FAILED:
+        on_failed(c, e);
+        break;
+    case WORKER_IDLE:
+        c->working = false;
+        c->total = 0;
+        break;
+    }
+    c->dirty = true;
+    worker_event_close(e);
+}
+
+void chat_load_model(chat *c, const char *dir) {
+    pali_engine_options o = c->o->engine;
+    o.model_dir = dir;
+    char *copy = strdup(dir);
+    if (!copy || worker_load(c->worker, &o) < 0) {
+        free(copy);
+        no_memory(c);
+        return;
+    }
+    free(c->model_dir);
+    c->model_dir = copy;
+    c->working = true;
+    c->load_failed = false;
+    /* The new model gets the picture and the conversation of the old one. */
+    if (c->image)
+        worker_image(c->worker, c->image, false);
+    for (size_t i = 0; i < c->nturns; i++)
+        worker_add_turn(c->worker, c->turns[i].question, c->turns[i].answer);
+}
+
+void chat_show_turns(chat *c, const saved_chat *saved) {
+    for (size_t i = 0; i < saved->nturns; i++) {
+        const chat_turn *t = &saved->turns[i];
+        ui_transcript_add(c->log, UI_FROM_YOU, t->question, strlen(t->question));
+        ui_transcript_add(c->log, UI_FROM_MODEL, t->answer, strlen(t->answer));
+        keep_turn(c, t->question, t->answer, t->stop);
+        worker_add_turn(c->worker, t->question, t->answer);
+    }
+    c->dirty = true;
+}
+
+/* --- keys and mouse --------------------------------------------------------------------------------- */
+
+static void on_line(void *user, char *line) {
+    chat *c = user;
+    if (!line) {
+        c->quit = true;
+        return;
+    }
+    c->dirty = true;
+    if (!strcmp(line, "?"))
+        c->popup = POPUP_HELP;
+    else if (*line && !command_run(c, line))
+        chat_ask(c, line);
+    free(line);
+}
+
+static void move_view(chat *c, float dx, float dy, float zoom) {
+    c->view.cx += dx / c->view.zoom;
+    c->view.cy += dy / c->view.zoom;
+    c->view.zoom *= zoom;
+    ui_view_clamp(&c->view);
+    chat_refresh_picture(c);
+}
+
+static void move_split(chat *c, int by) {
+    int split =
+        ui_layout_split_at(&c->layout, &c->want, c->layout.divider.y + by * c->layout.stacked,
+                           c->layout.divider.x + by * !c->layout.stacked);
+    c->want.split = split;
+    chat_layout(c);
+}
+
+static void close_popup(chat *c) {
+    c->popup = POPUP_NONE;
+    c->generation++;
+    c->emit = c->dirty = true;
+}
+
+/* Keys while the picture has the focus. False: not one of its keys. */
+static bool picture_key(chat *c, const ui_event *e) {
+    const float step = 0.1f;
+    switch (e->key) {
+    case UI_KEY_LEFT:
+        move_view(c, -step, 0, 1);
+        return true;
+    case UI_KEY_RIGHT:
+        move_view(c, step, 0, 1);
+        return true;
+    case UI_KEY_UP:
+        move_view(c, 0, -step, 1);
+        return true;
+    case UI_KEY_DOWN:
+        move_view(c, 0, step, 1);
+        return true;
+    }
+    if (e->n != 1)
+        return false;
+    switch (*e->text) {
+    case '+':
+    case '=':
+        move_view(c, 0, 0, 1.25f);
+        return true;
+    case '-':
+        move_view(c, 0, 0, 0.8f);
+        return true;
+    case '0':
+        c->view = UI_VIEW_FIT;
+        chat_refresh_picture(c);
+        return true;
+    case '<':
+        move_split(c, c->layout.stacked ? -1 : -2);
+        return true;
+    case '>':
+        move_split(c, c->layout.stacked ? 1 : 2);
+        return true;
+    case 'c':
+        command_run(c, "/crop");
+        return true;
+    case '\r':
+        c->focus = false;
+        return true;
+    }
+    return false;
+}
+
+static void on_key(chat *c, int key) {
+    switch (key) {
+    case UI_KEY_ESC:
+        if (c->popup)
+            close_popup(c);
+        else if (c->busy)
+            chat_stop(c, false);
+        else if (c->focus)
+            c->focus = false;
+        break;
+    case UI_KEY_CTRL_C:
+        if (c->popup)
+            close_popup(c);
+        else if (c->busy || c->nwaiting)
+            chat_stop(c, true);
+        else if (!ui_input_cancel())
+            chat_notice(c, "Ctrl-D or /quit leaves");
+        break;
+    case UI_KEY_CTRL_L:
+        chat_redraw(c);
+        break;
+    case UI_KEY_CTRL_Z:
+        ui_picture_hide(c->graphics);
+        ui_term_suspend(&c->caps);
+        chat_redraw(c);
+        break;
+    case UI_KEY_PAGE_UP:
+        ui_transcript_scroll(c->log, -(c->layout.transcript.h - 1));
+        break;
+    case UI_KEY_PAGE_DOWN:
+        ui_transcript_scroll(c->log, c->layout.transcript.h - 1);
+        break;
+    case UI_KEY_CTRL_HOME:
+        ui_transcript_top(c->log);
+        break;
+    case UI_KEY_CTRL_END:
+        ui_transcript_bottom(c->log);
+        break;
+    case UI_KEY_F1:
+        if (c->popup)
+            close_popup(c);
+        else
+            c->popup = POPUP_HELP;
+        break;
+    case UI_KEY_F2:
+        c->want.picture = !c->want.picture;
+        chat_layout(c);
+        break;
+    case UI_KEY_F3:
+        c->overlay = !c->overlay;
+        chat_notice(c, c->overlay ? "boxes are shown" : "boxes are hidden");
+        chat_refresh_picture(c);
+        break;
+    case UI_KEY_F4:
+        c->raw = !c->raw;
+        ui_transcript_raw(c->log, c->raw);
+        break;
+    case UI_KEY_F5:
+        command_run(c, "/copy");
+        break;
+    case UI_KEY_F6:
+    case UI_KEY_SHIFT_TAB:
+        c->focus = !c->focus && c->want.picture;
+        break;
+    }
+}
+
+static bool inside(ui_rect r, int y, int x) {
+    return y >= r.y && y < r.y + r.h && x >= r.x && x < r.x + r.w;
+}
+
+static void on_mouse(chat *c, const ui_event *e) {
+    int y = e->mouse.y, x = e->mouse.x;
+    float px, py;
+    bool on_image = c->picture && inside(c->layout.picture, y, x) &&
+                    ui_picture_pixel(c->picture, y, x, &px, &py);
+    switch (e->mouse.what) {
+    case UI_MOUSE_WHEEL_UP:
+    case UI_MOUSE_WHEEL_DOWN: {
+        bool up = e->mouse.what == UI_MOUSE_WHEEL_UP;
+        if (inside(c->layout.picture, y, x))
+            move_view(c, 0, 0, up ? 1.25f : 0.8f);
+        else
+            ui_transcript_scroll(c->log, up ? -3 : 3);
+        break;
+    }
+    case UI_MOUSE_PRESS:
+        if (e->mouse.button != 1)
+            break;
+        c->splitting = inside(c->layout.divider, y, x);
+        c->dragging = on_image;
+        if (on_image) {
+            c->drag[0] = c->drag[2] = px;
+            c->drag[1] = c->drag[3] = py;
+        }
+        break;
+    case UI_MOUSE_MOVE:
+        if (c->splitting) {
+            c->want.split = ui_layout_split_at(&c->layout, &c->want, y, x);
+            chat_layout(c);
+        } else if (c->dragging && on_image) {
+            c->drag[2] = px;
+            c->drag[3] = py;
+            chat_refresh_picture(c);
+        }
+        break;
+    case UI_MOUSE_RELEASE:
+        c->splitting = false;
+        if (c->dragging) {
+            c->dragging = false;
+            float *d = c->drag;
+            float x0 = d[0] < d[2] ? d[0] : d[2], x1 = d[0] < d[2] ? d[2] : d[0];
+            float y0 = d[1] < d[3] ? d[1] : d[3], y1 = d[1] < d[3] ? d[3] : d[1];
+            if (x1 - x0 >= 8 && y1 - y0 >= 8)
+                chat_crop(c, x0, y0, x1, y1);
+            else
+                chat_refresh_picture(c);
+        }
+        break;
+    }
+}
+
+/* --- pasted paths ------------------------------------------------------------------------------------- */
+
+static bool is_image_file(const char *path) {
+    struct stat st;
+    if (stat(path, &st) || !S_ISREG(st.st_mode))
+        return false;
+    unsigned char m[12] = {0};
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    size_t n = fread(m, 1, sizeof m, f);
+    fclose(f);
+    return n >= 4 &&
+           ((m[0] == 0xFF && m[1] == 0xD8) || !memcmp(m, "\x89PNG", 4) || !memcmp(m, "GIF8", 4) ||
+            !memcmp(m, "BM", 2) || (m[0] == 'P' && m[1] >= '1' && m[1] <= '6' && m[2] <= ' '));
+}
+
+static int hex(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+/* What terminals paste for a dropped file: as is, quoted, backslash-escaped, or a file: URI.
+ * Writes the path a variant stands for; false when the text is not of that form. */
+static bool unquote(const char *s, int variant, char *out, size_t size) {
+    size_t n = strlen(s), o = 0;
+    if (n + 1 > size)
+        return false;
+    switch (variant) {
+    case 0:
+        memcpy(out, s, n + 1);
+        return true;
+    case 1: /* 'it'\''s' and "it" */
+        if (*s != '\'' && *s != '"')
+            return false;
+        for (char quote = 0; *s; s++) {
+            if (quote ? *s == quote : *s == '\'' || *s == '"')
+                quote = quote ? 0 : *s;
+            else if (*s == '\\' && s[1] && quote != '\'')
+                out[o++] = *++s;
+            else
+                out[o++] = *s;
+        }
+        break;
+    case 2:
+        for (; *s; s++) {
+            if (*s == '\\' && s[1])
+                s++;
+            out[o++] = *s;
+        }
+        break;
+    case 3:
+        if (strncmp(s, "file://", 7))
+            return false;
+        s += 7;
+        if (!strncmp(s, "localhost", 9))
+            s += 9;
+        if (*s != '/')
+            return false;
+        for (; *s; s++) {
+            if (*s != '%') {
+                out[o++] = *s;
+                continue;
+            }
+            int hi = hex(s[1]), lo = hi < 0 ? -1 : hex(s[2]);
+            if (lo < 0 || (hi | lo) == 0)
+                return false;
+            out[o++] = (char)(hi << 4 | lo);
+            s += 2;
+        }
+        break;
+    }
+    out[o] = 0;
+    return true;
+}
+
+static void on_paste(chat *c, const char *s, size_t n) {
+    char line[4096], path[4096];
+    while (n && (s[n - 1] == '\n' || s[n - 1] == ' '))
+        n--;
+    while (n && *s == ' ') {
+        s++;
+        n--;
+    }
+    if (n && n < sizeof line && !memchr(s, '\n', n) && !memchr(s, 0, n) && !*ui_input_text()) {
+        memcpy(line, s, n);
+        line[n] = 0;
+        for (int v = 0; v < 4; v++)
+            if (unquote(line, v, path, sizeof path) && is_image_file(path)) {
+                chat_open_image(c, path);
+                return;
+            }
+    }
+    ui_input_paste(s, n);
+}
+
+static void on_event(chat *c, const ui_event *e) {
+    c->dirty = true;
+    switch (e->type) {
+    case UI_EV_BYTES:
+        if (c->popup) {
+            close_popup(c);
+            break;
+        }
+        if (c->focus && picture_key(c, e))
+            break;
+        c->focus = false;
+        ui_input_feed(e->text, e->n);
+        break;
+    case UI_EV_KEY:
+        on_key(c, e->key);
+        break;
+    case UI_EV_MOUSE:
+        on_mouse(c, e);
+        break;
+    case UI_EV_PASTE:
+        on_paste(c, e->text, e->n);
+        break;
+    case UI_EV_REPLY:
+    case UI_EV_FOCUS:
+        break;
+    }
+}
+
+static void on_signal(chat *c, int sig) {
+    switch (sig) {
+    case SIGWINCH:
+        ui_term_resize(&c->caps);
+        chat_redraw(c);
+        break;
+    case SIGTSTP:
+        ui_picture_hide(c->graphics);
+        ui_term_suspend(&c->caps);
+        chat_redraw(c);
+        break;
+    case SIGCONT:
+        ui_term_resume(&c->caps);
+        chat_redraw(c);
+        break;
+    default:
+        c->signal = sig;
+        c->quit = true;
+    }
+}
+
+/* --- the loop --------------------------------------------------------------------------------------------- */
+
+void chat_redraw(chat *c) {
+    c->generation++;
+    chat_layout(c);
+    c->emit = true;
+}
+
+/* How long poll may sleep; what must not be late: a held ESC, a frame, a notice's end, the
+ * clock of a running job. */
+static int timeout(const chat *c, long now) {
+    long t = 60000;
+    int esc = ui_keys_wait(c->keys, now);
+    if (esc >= 0 && esc < t)
+        t = esc;
+    if (c->dirty) {
+        long frame = c->frame_ms + FRAME_MS - now;
+        t = frame < 0 ? 0 : frame < t ? frame : t;
+    }
+    if (c->notice_until) {
+        long left = c->notice_until - now;
+        t = left < 0 ? 0 : left < t ? left : t;
+    }
+    if ((c->busy || c->working) && t > 100)
+        t = 100;
+    return (int)t;
+}
+
+static void read_keys(chat *c) {
+    char buf[65536];
+    ssize_t n = read(STDIN_FILENO, buf, sizeof buf);
+    if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) {
+        c->quit = true; /* the terminal is gone */
+        return;
+    }
+    if (n > 0)
+        ui_keys_feed(c->keys, buf, (size_t)n, chat_now());
+}
+
+static void loop(chat *c) {
+    while (!c->quit) {
+        struct pollfd p[] = {
+            {STDIN_FILENO, POLLIN, 0},
+            {ui_term_signal_fd(), POLLIN, 0},
+            {painter_fd(c->painter), POLLIN, 0},
+            {worker_fd(c->worker), POLLIN, 0},
+        };
+        int n = poll(p, c->dirty ? 3 : 4, timeout(c, chat_now()));
+        if (n < 0 && errno != EINTR)
+            return;
+        for (int sig; (sig = ui_term_signal());)
+            on_signal(c, sig);
+        if (n > 0 && (p[0].revents & (POLLIN | POLLHUP | POLLERR)))
+            read_keys(c);
+        ui_event e;
+        bool typed = false;
+        while (!c->quit && ui_keys_next(c->keys, chat_now(), &e)) {
+            on_event(c, &e);
+            typed = true;
+        }
+        ui_keys_vi(c->keys, ui_input_vi());
+        painter_event pe;
+        while (painter_take(c->painter, &pe))
+            on_painter(c, &pe);
+        worker_event we;
+        while (worker_take(c->worker, &we))
+            on_worker(c, &we);
+        long now = chat_now();
+        if (c->notice_until && now >= c->notice_until) {
+            c->notice_until = 0;
+            c->dirty = true;
+        }
+        /* What was typed shows at once; everything else at most 60 times a second. */
+        bool due = now - c->frame_ms >= FRAME_MS;
+        if ((c->dirty && (typed || due)) || ((c->busy || c->working) && now - c->frame_ms >= 100)) {
+            chat_draw(c);
+            c->frame_ms = chat_now();
+        }
+    }
+}
+
+static int start(chat *c, pali_error *err) {
+    c->log = ui_transcript_open();
+    c->keys = ui_keys_open();
+    if (!c->log || !c->keys)
+        return pali_fail_nomem(err, "starting the chat");
+    c->worker = worker_open(err);
+    c->painter = c->worker ? painter_open(err) : NULL;
+    if (!c->painter)
+        return -1;
+    return 0;
+}
+
+/* The chat that is gone on with, or a fresh file. */
+static int open_chat(chat *c, saved_chat *saved, pali_error *err) {
+    if (!c->o->state_dir)
+        return 0;
+    if (!c->o->resume)
+        return chatfile_open(c->o->state_dir, c->o->engine.model_dir, &c->file, err);
+    int rc = chatfile_read(c->o->state_dir, c->o->resume_id, saved, err);
+    return rc ? rc : chatfile_resume(c->o->state_dir, saved->id, &c->file, err);
+}
+
+static void greet(chat *c) {
+    static const char hello[] =
+        "Ask about the picture, or try: caption en, ocr, detect THING. Keys and commands: F1 or ?";
+    ui_transcript_add(c->log, UI_FROM_PROGRAM, hello, sizeof hello - 1);
+}
+
+static void close_chat(chat *c) {
+    painter_close(c->painter);
+    worker_close(c->worker);
+    chatfile_close(c->file);
+    ui_picture_close(c->picture);
+    shared_image_unref(c->image);
+    shared_image_unref(c->full);
+    ui_transcript_close(c->log);
+    ui_keys_close(c->keys);
+    forget_turns(c, c->nturns);
+    free(c->turns);
+    while (c->nwaiting)
+        free(c->waiting[--c->nwaiting]);
+    free(c->waiting);
+    free(c->objects);
+    free(c->question);
+    free(c->answer);
+    free(c->model_dir);
+    free(c->image_path);
+}
+
+static ui_theme pick_theme(const chat *c) {
+    const char *t = c->o->theme;
+    if (c->caps.colours == UI_COLOURS_MONO || (t && !strcmp(t, "none")))
+        return UI_THEME_NONE;
+    if (t)
+        return !strcmp(t, "light") ? UI_THEME_LIGHT : UI_THEME_DARK;
+    return c->caps.dark ? UI_THEME_DARK : UI_THEME_LIGHT;
+}
+
+int chat_run(const chat_options *o, pali_error *err) {
+    chat c = {.o = o, .ask = o->ask, .view = UI_VIEW_FIT, .overlay = true, .dirty = true};
+    saved_chat saved = {0};
+    char *early = NULL, why[256] = "";
+    size_t nearly = 0;
+    c.want.picture = true;
+    int rc = start(&c, err);
+    if (!rc)
+        rc = open_chat(&c, &saved, err);
+    if (rc)
+        goto out;
+    /* Reading the weights and the picture begins before the terminal is asked anything. */
+    chat_load_model(&c, o->engine.model_dir);
+    const char *image = o->image ? o->image : saved.image;
+    if (image && painter_open_image(c.painter, image, false))
+        no_memory(&c);
+    ui_term_options to = {
+        .mouse = true,
+        .no_colour = o->theme && !strcmp(o->theme, "none"),
+        .term = o->env.term,
+        .colorterm = o->env.colorterm,
+        .term_program = o->env.term_program,
+        .tmux = o->env.tmux,
+    };
+    if (ui_term_open(&to, &c.caps, &early, &nearly, why, sizeof why)) {
+        rc = pali_fail(err, PALI_EARG, "ask with -p QUESTION instead", "no chat here: %s", why);
+        goto out;
+    }
+    char history[4096];
+    if (o->state_dir)
+        snprintf(history, sizeof history, "%s/history", o->state_dir);
+    ui_input_options io = {on_line, command_complete, &c, o->state_dir ? history : NULL, 2000};
+    if (ui_input_open(&io, why, sizeof why)) {
+        rc = pali_fail(err, PALI_EIO, NULL, "the input line cannot be set up: %s", why);
+        goto down;
+    }
+    ui_theme_start(pick_theme(&c));
+    c.graphics = o->graphics == -2 ? c.caps.graphics : (ui_graphics)o->graphics;
+    if (c.graphics == UI_GRAPHICS_NONE)
+        c.want.picture = false;
+    if (nearly)
+        ui_keys_feed(c.keys, early, nearly, chat_now());
+    greet(&c);
+    chat_show_turns(&c, &saved);
+    chat_layout(&c);
+    loop(&c);
+    ui_picture_hide(c.graphics);
+    ui_input_close();
+down:
+    ui_term_close();
+out:
+    free(early);
+    saved_chat_close(&saved);
+    close_chat(&c);
+    if (rc)
+        return -1;
+    if (c.signal) {
+        signal(c.signal, SIG_DFL);
+        raise(c.signal);
+    }
+    return 0;
+}

@@ -1,0 +1,126 @@
+/* chat_state.h - everything one running chat knows; for chat*.c and command.c only.
+ *
+ * chat.c is the event loop and what events do, chat_screen.c draws, command.c holds the slash
+ * commands, chat_save.c writes files. All on the UI thread.                                  */
+#ifndef APP_CHAT_STATE_H
+#define APP_CHAT_STATE_H
+
+#include "app/chat.h"
+#include "app/chatfile.h"
+#include "app/painter.h"
+#include "app/worker.h"
+#include "ui/input.h"
+#include "ui/keys.h"
+#include "ui/layout.h"
+#include "ui/picture.h"
+#include "ui/term.h"
+#include "ui/transcript.h"
+
+typedef enum {
+    POPUP_NONE,
+    POPUP_HELP,
+    POPUP_INFO
+} chat_popup;
+
+typedef struct {
+    const chat_options *o;
+    ui_term_caps caps;
+    ui_layout_request want;
+    ui_layout layout;
+    ui_transcript *log;
+    ui_keys *keys;
+    worker *worker;
+    painter *painter;
+    chatfile *file; /* NULL: keep nothing */
+
+    /* The model. */
+    char *model_dir; /* owned */
+    bool loaded, load_failed;
+    pali_engine_info info;
+    pali_ask ask;
+
+    /* The picture: full as decoded, image what is asked about (full or a crop of it). */
+    char *image_path; /* owned; NULL = none */
+    shared_image *full, *image;
+    ui_view view;
+    ui_graphics graphics;
+    bool overlay;
+    bool focus;           /* keys move the picture */
+    bool dragging;        /* a crop is being drawn with the mouse */
+    bool splitting;       /* the divider is being dragged */
+    float drag[4];        /* x0 y0 x1 y1 in pixels of image */
+    pali_object *objects; /* of the newest answer; owned */
+    size_t nobjects;
+    ui_picture *picture; /* newest rendering; NULL = none yet */
+    unsigned serial;     /* of the newest request */
+    bool stale;          /* something changed: ask for a rendering in the next frame */
+    bool emit;           /* write the picture after the next doupdate */
+    unsigned generation; /* of the placeholders */
+
+    /* Turns so far, and the one under way. */
+    chat_turn *turns;
+    size_t nturns, turns_cap;
+    char **waiting; /* questions posted but not started, oldest first */
+    size_t nwaiting, waiting_cap;
+    bool busy;      /* an answer is under way */
+    bool working;   /* the worker has a job of any kind */
+    char *question; /* of the running answer; owned */
+    char *answer;   /* raw, so far; owned */
+    size_t nanswer, answer_cap;
+    int ntokens;
+    pali_stage stage;
+    int done, total;
+    long started_ms, first_ms, stage_ms; /* when; first_ms 0 = no token yet */
+    double tok_s, ttft_s;                /* of the last answer */
+    int used;                            /* positions of the last turn */
+
+    bool raw; /* show <loc> tokens */
+    chat_popup popup;
+    char notice[512]; /* in the status line */
+    bool notice_error;
+    long notice_until;
+    bool dirty, quit;
+    int signal; /* that ends the chat */
+    long frame_ms;
+} chat;
+
+long chat_now(void);
+/* A remark in the status line for a few seconds; an error also goes into the conversation
+ * when none is streaming. */
+void chat_notice(chat *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void chat_error(chat *c, const pali_error *err);
+
+/* What commands do to the chat. */
+void chat_ask(chat *c, const char *prompt);
+void chat_open_image(chat *c, const char *path);
+void chat_set_image(chat *c, shared_image *image, bool forget); /* borrows image */
+void chat_crop(chat *c, float x0, float y0, float x1, float y1);
+void chat_uncrop(chat *c);
+void chat_undo(chat *c, size_t n);
+void chat_retry(chat *c);
+void chat_load_model(chat *c, const char *dir);
+void chat_stop(chat *c, bool all);
+void chat_show_turns(chat *c, const saved_chat *saved);
+void chat_redraw(chat *c); /* everything, from nothing */
+void chat_refresh_picture(chat *c);
+
+/* chat_screen.c */
+void chat_layout(chat *c);
+void chat_draw(chat *c);
+
+/* command.c */
+/* Runs "/name args". False when line is no command. */
+bool command_run(chat *c, const char *line);
+/* Completions as ui_input wants them. */
+char **command_complete(void *chat_, const char *line, int start, int end, bool *is_path);
+/* Lines of the help card: calls each(name, args, help). */
+void command_each(void (*each)(void *user, const char *name, const char *args, const char *help),
+                  void *user);
+
+/* chat_save.c */
+int chat_save(chat *c, const char *path, pali_error *err);
+/* "cat at 12,40-210,380" lines for the objects, with colour marks for ui_transcript_pretty;
+ * NULL when there are none. Caller frees. */
+char *chat_pretty(const pali_object *objects, size_t n, const char *raw, bool marks);
+
+#endif
