@@ -192,6 +192,23 @@ int chatfile_drop(chatfile *f, size_t n, pali_error *err) {
     return f->fd < 0 ? 0 : put(f, json_pack("{s:I}", "drop", (json_int_t)n), err);
 }
 
+int chatfile_write(const char *path, const char *model, const char *image, const chat_turn *turns,
+                   size_t nturns, pali_error *err) {
+    chatfile *f = calloc(1, sizeof *f);
+    if (!f)
+        return pali_fail_nomem(err, "saving the chat");
+    f->fd = -1;
+    f->model = model ? strdup(model) : NULL;
+    f->image = image ? strdup(image) : NULL;
+    int rc = 0;
+    if (snprintf(f->path, sizeof f->path, "%s", path) >= (int)sizeof f->path)
+        rc = pali_fail(err, PALI_EIO, NULL, "the path is too long");
+    for (size_t i = 0; !rc && i < nturns; i++)
+        rc = chatfile_turn(f, turns[i].question, turns[i].answer, turns[i].stop, err);
+    chatfile_close(f);
+    return rc;
+}
+
 /* --- reading --------------------------------------------------------------------------------- */
 
 static void turn_close(chat_turn *t) {

@@ -42,6 +42,10 @@ int chatfile_turn(chatfile *f, const char *question, const char *answer, const c
                   pali_error *err);
 int chatfile_drop(chatfile *f, size_t n, pali_error *err);
 
+/* Writes a whole chat to a new file of any name. */
+int chatfile_write(const char *path, const char *model, const char *image, const chat_turn *turns,
+                   size_t nturns, pali_error *err);
+
 /* Reads a chat; id NULL = the newest. Close with saved_chat_close. */
 int chatfile_read(const char *state_dir, const char *id, saved_chat *out, pali_error *err);
 /* Reads a chat from any file (as /save wrote it). */

@@ -1,0 +1,132 @@
+/* chat_save.c - what a chat leaves behind on request: Markdown, JSON, the picture.
+ *
+ * .json is the chat file's own format, so /load and --resume read it back.            */
+#include "app/chat_state.h"
+#include "app/png.h"
+#include "ui/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* --- readable boxes ---------------------------------------------------------------------- */
+
+char *chat_pretty(const pali_object *objects, size_t n, const char *raw, bool marks) {
+    if (!n)
+        return NULL;
+    char *out = NULL;
+    size_t size;
+    FILE *f = open_memstream(&out, &size);
+    if (!f)
+        return NULL;
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        const pali_object *o = &objects[i];
+        char label[3 * PALI_LABEL_MAX];
+        ui_text_clean(UI_TEXT_LINE, *o->label ? o->label : "object", label, sizeof label);
+        /* What the model said between the objects stays. */
+        size_t from = at, to = o->from;
+        while (from < to && strchr(" ;\n", raw[from]))
+            from++;
+        while (to > from && strchr(" ;\n", raw[to - 1]))
+            to--;
+        if (to > from) {
+            char *between = strndup(raw + from, to - from);
+            char *clean = between ? malloc(UI_TEXT_ROOM(to - from) + 4) : NULL;
+            if (clean)
+                fprintf(f, "%s%s\n", i ? "\n" : "",
+                        ui_text_clean(UI_TEXT_LINE, between, clean, UI_TEXT_ROOM(to - from) + 4));
+            free(between);
+            free(clean);
+        } else if (i) {
+            fputc('\n', f);
+        }
+        at = o->to;
+        if (marks)
+            fprintf(f, "%c ", (int)(i % UI_OBJECT_COLOURS) + 1);
+        fprintf(f, "%s at %ld,%ld\u2013%ld,%ld%s", label, lroundf(o->box[0]), lroundf(o->box[1]),
+                lroundf(o->box[2]), lroundf(o->box[3]), o->has_mask ? ", with outline" : "");
+    }
+    if (fclose(f)) {
+        free(out);
+        return NULL;
+    }
+    return out;
+}
+
+/* --- files ----------------------------------------------------------------------------------- */
+
+static int write_markdown(const chat *c, FILE *f) {
+    char line[4096];
+    fprintf(f, "# %s\n",
+            ui_text_clean(UI_TEXT_LINE, c->image_path ? c->image_path : "chat", line, sizeof line));
+    for (size_t i = 0; i < c->nturns; i++) {
+        const chat_turn *t = &c->turns[i];
+        fprintf(f, "\n**%s**\n\n%s\n", ui_text_clean(UI_TEXT_LINE, t->question, line, sizeof line),
+                t->answer);
+        if (*t->stop && strcmp(t->stop, "eos"))
+            fprintf(f, "\n*(%s)*\n", t->stop);
+    }
+    return ferror(f);
+}
+
+static int save_json(const chat *c, const char *path, pali_error *err) {
+    if (unlink(path) && errno != ENOENT)
+        return pali_fail(err, PALI_EIO, NULL, "%s: %s", path, strerror(errno));
+    return chatfile_write(path, c->model_dir, c->image_path, c->turns, c->nturns, err);
+}
+
+static int save_markdown(const chat *c, const char *path, pali_error *err) {
+    FILE *f = fopen(path, "we");
+    if (!f)
+        return pali_fail(err, PALI_EIO, NULL, "%s: %s", path, strerror(errno));
+    int bad = write_markdown(c, f);
+    bad |= fclose(f);
+    return bad ? pali_fail(err, PALI_EIO, "free some space", "%s: could not be written", path) : 0;
+}
+
+/* The picture at full resolution, with the boxes of the last answer. */
+static int save_picture(const chat *c, const char *path, pali_error *err) {
+    if (!c->image)
+        return pali_fail(err, PALI_EARG, NULL, "there is no picture to save");
+    const pali_image *im = &c->image->image;
+    size_t n = (size_t)im->width * (size_t)im->height * 3;
+    uint8_t *rgb = malloc(n);
+    ui_object *objects = calloc(c->nobjects + 1, sizeof *objects);
+    char(*labels)[3 * PALI_LABEL_MAX] = calloc(c->nobjects + 1, sizeof *labels);
+    int rc = 0;
+    if (!rgb || !objects || !labels)
+        rc = pali_fail_nomem(err, "saving the picture");
+    if (!rc) {
+        memcpy(rgb, im->rgb, n);
+        for (size_t i = 0; i < c->nobjects; i++) {
+            memcpy(objects[i].box, c->objects[i].box, sizeof objects[i].box);
+            objects[i].label =
+                ui_text_clean(UI_TEXT_LINE, c->objects[i].label, labels[i], sizeof labels[i]);
+            objects[i].colour = (int)(i % UI_OBJECT_COLOURS);
+        }
+        ui_overlay_draw(rgb, im->width, im->height, objects, (int)c->nobjects, 0);
+        rc = png_write(path, rgb, im->width, im->height, err);
+    }
+    free(rgb);
+    free(objects);
+    free(labels);
+    return rc;
+}
+
+int chat_save(chat *c, const char *path, pali_error *err) {
+    const char *dot = strrchr(path, '.');
+    if (dot && !strcmp(dot, ".png"))
+        return save_picture(c, path, err);
+    if (!c->nturns)
+        return pali_fail(err, PALI_EARG, NULL, "there is no conversation to save yet");
+    if (dot && !strcmp(dot, ".md"))
+        return save_markdown(c, path, err);
+    if (dot && (!strcmp(dot, ".json") || !strcmp(dot, ".jsonl")))
+        return save_json(c, path, err);
+    return pali_fail(err, PALI_EARG, NULL, "the name must end in .md, .json or .png");
+}
