@@ -4,6 +4,7 @@
 #include "app/chat_state.h"
 #include "app/png.h"
 #include "ui/text.h"
+#include "ui/theme.h"
 
 #include <errno.h>
 #include <fcntl.h>
