@@ -27,7 +27,9 @@ int app_interactive_run(const app_options *o, pali_error *err) {
         .engine = {.model_dir = o->demo ? demo.dir : dir,
                    .backend = o->backend,
                    .threads = o->threads},
-        .image = o->image ? o->image : o->resume ? NULL : demo.picture,
+        .image = o->image    ? o->image
+                 : o->resume ? NULL
+                             : demo.picture,
         .ask = {.sampling = o->sampling, .max_tokens = o->max_tokens, .history = o->history},
         .graphics = o->graphics,
         .theme = o->theme,
@@ -55,7 +57,8 @@ static void print_chat(void *user, const char *id, size_t nturns, const char *fi
     pali_error *err = user;
     char clean[160], line[320];
     ui_text_clean(UI_TEXT_LINE, first, clean, sizeof clean);
-    snprintf(line, sizeof line, "%s  %3zu turn%s  %s\n", id, nturns, nturns == 1 ? " " : "s", clean);
+    snprintf(line, sizeof line, "%s  %3zu turn%s  %s\n", id, nturns, nturns == 1 ? " " : "s",
+             clean);
     app_out_string(line, err);
 }
 

@@ -1,17 +1,27 @@
 /* main.c - parse, open, choose a mode, close. */
+#include "app/interactive.h"
 #include "app/oneshot.h"
 #include "app/options.h"
 #include "app/output.h"
 #include "app/process.h"
 #include "app/session.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+/* A person at a terminal who asked nothing yet. */
+static bool wants_chat(const app_options *o) {
+    return !o->nprompts && !o->json && !o->dump && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) &&
+           !(o->image && !strcmp(o->image, "-"));
+}
+
 /* Where the questions come from; refuses what could only wait for ever. */
 static int choose(const app_options *o, app_questions *out, pali_error *err) {
     bool piped_image = o->image && !strcmp(o->image, "-");
+    if (!o->demo && !o->image)
+        return pali_fail(err, PALI_EARG, NULL, "no image given");
     if (piped_image && isatty(STDIN_FILENO))
         return pali_fail(err, PALI_EARG, "pipe or redirect the picture into pali",
                          "the image is to come from standard input, but that is a terminal");
@@ -68,6 +78,10 @@ int main(int argc, char **argv) {
         rc = print_help(&err);
     else if (!rc && options.version)
         rc = app_out_string("pali " PALI_VERSION "\n", &err);
+    else if (!rc && options.list_chats)
+        rc = app_interactive_list(&options, &err);
+    else if (!rc && wants_chat(&options))
+        rc = app_interactive_run(&options, &err);
     else if (!rc && !(rc = choose(&options, &from, &err)))
         rc = run(&options, from, &err);
     app_options_close(&options);

@@ -1,6 +1,8 @@
 /* options.c - one table of options for getopt_long and for --help; see options.h. */
 #include "app/options.h"
 
+#include "ui/term.h"
+
 #include <getopt.h>
 #include <locale.h>
 #include <stdio.h>
@@ -16,6 +18,10 @@ enum {
     OPT_THREADS,
     OPT_HISTORY,
     OPT_DUMP,
+    OPT_GRAPHICS,
+    OPT_THEME,
+    OPT_RESUME,
+    OPT_NO_SAVE,
     OPT_VERSION,
 };
 
@@ -47,6 +53,12 @@ static const struct {
     {OPT_TOP_P, "top-p", "X", "only the likeliest that hold this share; 1 is off (1)"},
     {OPT_SEED, "seed", "N", "of the random numbers (0)"},
 
+    {0, "Terminal chat (without -p)", NULL, NULL},
+    {OPT_GRAPHICS, "graphics", "KIND", "auto, kitty, iterm2, sixel, symbols, ascii or none (auto)"},
+    {OPT_THEME, "theme", "NAME", "dark, light or none (by the terminal; none with NO_COLOR)"},
+    {OPT_RESUME, "resume", "ID", "go on with a kept chat; last: the newest"},
+    {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history"},
+
     {0, "Output", NULL, NULL},
     {OPT_JSON, "json", NULL, "one JSON object a turn, one a line"},
     {OPT_DUMP, "dump", "DIR", "write the tensors of each turn to DIR as .npy"},
@@ -60,16 +72,19 @@ enum {
 
 static const char help_head[] =
     "usage: pali [options] [IMAGE]\n"
+    "       pali chats\n"
     "\n"
-    "Asks a PaliGemma model about IMAGE: a PNG, JPEG, GIF, BMP or PNM file, or - for\n"
-    "standard input. Answers go to standard output, everything else to standard error.\n"
-    "Without -p, questions are read from standard input, one a line.\n";
+    "Chats about IMAGE with a PaliGemma model: a PNG, JPEG, GIF, BMP or PNM file, or - for\n"
+    "standard input. With -p, answers go to standard output and everything else to standard\n"
+    "error; without -p and without a terminal, questions are read from standard input, one\n"
+    "a line. `pali chats` lists the chats that were kept.\n";
 
 static const char help_tail[] =
     "\n"
     "Exit status: 0 answered, 1 failed, 2 wrong usage, 130 stopped by a signal.\n"
     "\n"
     "  pali --demo\n"
+    "  pali -m google/paligemma2-3b-mix-224 photo.jpg\n"
     "  pali -m google/paligemma2-3b-mix-224 photo.jpg -p \"caption en\"\n";
 
 char *app_options_help(void) {
@@ -173,6 +188,20 @@ static int parse_history(const char *s, int *out, pali_error *err) {
     return 0;
 }
 
+static int parse_graphics(const char *s, int *out, pali_error *err) {
+    *out = ui_graphics_parse(s);
+    return *out == -1 ? bad_value("--graphics", s,
+                                  "auto, kitty, iterm2, sixel, symbols, ascii or none", err)
+                      : 0;
+}
+
+static int parse_theme(const char *s, const char **out, pali_error *err) {
+    if (strcmp(s, "dark") && strcmp(s, "light") && strcmp(s, "none"))
+        return bad_value("--theme", s, "dark, light or none", err);
+    *out = s;
+    return 0;
+}
+
 static int parse_word(const char *name, const char *s, const char **out, pali_error *err) {
     if (!*s)
         return pali_fail(err, PALI_EARG, NULL, "the value of %s is empty", name);
@@ -235,6 +264,17 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
         return parse_int("--threads", optarg, 0, 1024, "a number from 0 to 1024", &o->threads, err);
     case OPT_HISTORY:
         return parse_history(optarg, &o->history, err);
+    case OPT_GRAPHICS:
+        return parse_graphics(optarg, &o->graphics, err);
+    case OPT_THEME:
+        return parse_theme(optarg, &o->theme, err);
+    case OPT_RESUME:
+        o->resume = true;
+        o->resume_id = strcmp(optarg, "last") ? optarg : NULL;
+        return 0;
+    case OPT_NO_SAVE:
+        o->no_save = true;
+        return 0;
     case OPT_DUMP:
         return parse_word("--dump", optarg, &o->dump, err);
     case 'v':
@@ -255,17 +295,25 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
 
 /* What the options mean together. */
 static int settle(app_options *o, pali_error *err) {
+    o->list_chats = o->image && !strcmp(o->image, "chats") && !o->nprompts && !o->demo && !o->model;
     if (o->demo && o->model)
         return pali_fail(err, PALI_EARG, NULL, "--demo brings its own model: leave out --model");
     if (!o->demo && !o->model)
         o->model = getenv("PALI_MODEL");
-    if (!o->demo && (!o->model || !*o->model))
+    if (!o->list_chats && !o->demo && (!o->model || !*o->model))
         return pali_fail(err, PALI_EARG,
                          "--demo takes the bundled one, -m DIR-or-hub-id any PaliGemma, "
                          "PALI_MODEL sets a default",
                          "no model given");
-    if (!o->demo && !o->image)
-        return pali_fail(err, PALI_EARG, NULL, "no image given");
+    const char *no_color = getenv("NO_COLOR");
+    if (!o->theme && no_color && *no_color)
+        o->theme = "none";
+    o->env.term = getenv("TERM");
+    o->env.colorterm = getenv("COLORTERM");
+    o->env.term_program = getenv("TERM_PROGRAM");
+    o->env.tmux = getenv("TMUX");
+    o->env.home = getenv("HOME");
+    o->env.xdg_state = getenv("XDG_STATE_HOME");
     o->hub = (pali_hub_env){
         .hf_hub_cache = getenv("HF_HUB_CACHE"),
         .hf_home = getenv("HF_HOME"),
@@ -299,6 +347,7 @@ int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) 
         .max_tokens = 256,
         .sampling = {.temperature = 0, .top_k = 0, .top_p = 1, .seed = 0},
         .history = PALI_HISTORY_AUTO,
+        .graphics = -2,
         .prompts = calloc((size_t)argc + 1, sizeof *out->prompts),
     };
     if (!out->prompts)

@@ -26,11 +26,21 @@ typedef struct {
     pali_sampling sampling;
     int history;
 
+    int graphics;          /* a ui_graphics; -2: ask the terminal */
+    const char *theme;     /* dark, light, none; NULL: by the terminal */
+    bool resume;           /* go on with a kept chat */
+    const char *resume_id; /* NULL: the newest */
+    bool no_save;
+    bool list_chats; /* `pali chats` */
+
     bool json, verbose;
     const char *dump; /* directory; NULL: none */
     bool help, version;
 
     pali_hub_env hub; /* where the hub's cache may be */
+    struct {
+        const char *term, *colorterm, *term_program, *tmux, *home, *xdg_state; /* may be NULL */
+    } env;
 } app_options;
 
 /* PALI_EARG names the option and the bad value. Close *out in any case. With help or
