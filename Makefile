@@ -14,9 +14,9 @@ PKG_CONFIG ?= pkg-config
 WERROR ?= $(if $(CI),1,0)
 
 DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
-                libncurses-dev libreadline-dev libchafa-dev
-DEB_TEST_PACKAGES := libcmocka-dev clang libclang-rt-14-dev
-LIBS_USED := sentencepiece jansson stb
+                libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev
+DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev
+LIBS_USED := sentencepiece jansson stb chafa glib-2.0 ncursesw libpng
 
 variant := $(if $(ASAN),asan,release)
 B := build/$(variant)
@@ -80,7 +80,7 @@ $(B)/%.cc.o: %.cc
 
 $(B)/tests/%: $(B)/tests/%.c.o $(B)/libapp.a $(B)/libui.a $(B)/libpali.a
 	@mkdir -p $(@D)
-	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka
+	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka -lvterm
 
 # This one makes allocations fail.
 $(B)/tests/core/test_image_memory: LDLIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc

@@ -3,14 +3,10 @@
  * Colours are numbers of the terminal's own palette: 0-7, and 8-15 where there are that
  * many. -1 keeps the terminal's default, so the background is always the user's.          */
 #include "ui/theme.h"
+#include "ui/overlay.h"
 
 #include <ncurses.h>
 #include <stdlib.h>
-
-const unsigned char ui_object_rgb[UI_OBJECT_COLOURS][3] = {
-    {230, 159, 0}, {86, 180, 233},  {0, 158, 115}, {240, 228, 66},
-    {213, 94, 0},  {204, 121, 167}, {0, 114, 178}, {255, 255, 255},
-};
 
 typedef struct {
     short fg, bg;
@@ -113,27 +109,11 @@ void ui_theme_get(ui_look which, unsigned long *attr, short *pair) {
     *attr = l.attr;
 }
 
-/* Nearest of the 6x6x6 cube and, on fewer colours, of the eight basic ones. */
-static short nearest(const unsigned char rgb[3]) {
-    if (COLORS >= 256) {
-        static const int level[] = {0, 95, 135, 175, 215, 255};
-        int at[3];
-        for (int c = 0; c < 3; c++) {
-            at[c] = 0;
-            for (int i = 1; i < 6; i++)
-                if (abs(level[i] - rgb[c]) < abs(level[at[c]] - rgb[c]))
-                    at[c] = i;
-        }
-        return (short)(16 + 36 * at[0] + 6 * at[1] + at[2]);
-    }
-    return (short)((rgb[0] > 127) | (rgb[1] > 127) << 1 | (rgb[2] > 127) << 2);
-}
-
 void ui_theme_object(int i, unsigned long *attr, short *pair) {
     *attr = A_BOLD;
     *pair = 0;
     if (current == UI_THEME_NONE)
         return;
-    int p = alloc_pair(nearest(ui_object_rgb[i % UI_OBJECT_COLOURS]), -1);
+    int p = alloc_pair(ui_object_palette(i, COLORS), -1);
     *pair = p > 0 ? (short)p : 0;
 }

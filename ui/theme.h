@@ -34,12 +34,7 @@ void ui_theme_start(ui_theme theme);
 /* attr_t and colour pair of a look, as curses wants them. */
 void ui_theme_get(ui_look look, unsigned long *attr, short *pair);
 
-/* Colours of detected objects: the same RGB in picture and legend, chosen to stay apart
- * for the usual colour-vision deficiencies (Okabe & Ito 2008). */
-enum {
-    UI_OBJECT_COLOURS = 8
-};
-extern const unsigned char ui_object_rgb[UI_OBJECT_COLOURS][3];
+/* The look of object colour i of overlay.h, for the legend. */
 void ui_theme_object(int i, unsigned long *attr, short *pair);
 
 #endif
