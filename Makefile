@@ -16,7 +16,7 @@ WERROR ?= $(if $(CI),1,0)
 DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
                 libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev
 DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev
-LIBS_USED := sentencepiece jansson stb chafa glib-2.0 ncursesw libpng
+LIBS_USED := sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng
 
 variant := $(if $(ASAN),asan,release)
 B := build/$(variant)
