@@ -362,7 +362,7 @@ void ui_overlay_place(const ui_object *objects, int nobjects, int width, int hei
     }
 }
 
-/* The next character of a label: its glyph, or -1 at the end. */
+/* The next character of a label: its glyph, or -1 at the end. Accents are left out. */
 static int next_glyph(const char **s) {
     unsigned char c = (unsigned char)**s;
     if (c == 0)
@@ -370,9 +370,11 @@ static int next_glyph(const char **s) {
     (*s)++;
     if (c < 0x80)
         return c >= FIRST && c < FIRST + MISSING ? c - FIRST : MISSING;
+    static const char latin[] = "AAAAAAACEEEEIIIIDNOOOOOxOUUUUYTsaaaaaaaceeeeiiiidnooooo/ouuuuyty";
+    unsigned char next = (unsigned char)**s; /* C3 80 .. C3 BF are U+00C0 .. U+00FF */
     while (((unsigned char)**s & 0xC0) == 0x80)
         (*s)++;
-    return MISSING;
+    return c == 0xC3 && next >= 0x80 && next < 0xC0 ? latin[next - 0x80] - FIRST : MISSING;
 }
 
 static int glyph_count(const char *s) {

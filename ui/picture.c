@@ -427,7 +427,8 @@ static int sides_of(const int rim[4], int x, int y) {
 }
 
 /* Gives the cells under a box's lines one colour each, nearer to black or white: what chafa
- * makes of them is the ground that the line's characters stand on. */
+ * makes of them is the ground that the line's characters stand on. Cells that the picture
+ * covers in part are filled, else a line along its border would stand on half a ground. */
 static void prepare_box(const plan *g, const ui_object *o, uint8_t *rgba) {
     int rim[4], edge = ui_object_dark_ink(o->colour) ? 0 : 255;
     if (!box_rim(g, o, rim))
@@ -439,14 +440,16 @@ static void prepare_box(const plan *g, const ui_object *o, uint8_t *rgba) {
             int w = g->w - x * g->ux < g->ux ? g->w - x * g->ux : g->ux;
             int h = g->h - y * g->uy < g->uy ? g->h - y * g->uy : g->uy;
             uint8_t *at = rgba + ((size_t)y * (size_t)(g->uy * g->cw) + (size_t)(x * g->ux)) * 4;
+            int ground[4] = {0, 0, 0, 255};
             for (int k = 0; k < 3; k++) {
-                int sum = 0;
                 for (int i = 0; i < w * h; i++)
-                    sum += at[((size_t)(i / w) * (size_t)g->cw + (size_t)(i % w)) * 4 + (size_t)k];
-                for (int i = 0; i < w * h; i++)
-                    at[((size_t)(i / w) * (size_t)g->cw + (size_t)(i % w)) * 4 + (size_t)k] =
-                        (uint8_t)((sum / (w * h) * 5 + edge * 3) / 8);
+                    ground[k] +=
+                        at[((size_t)(i / w) * (size_t)g->cw + (size_t)(i % w)) * 4 + (size_t)k];
+                ground[k] = (ground[k] / (w * h) * 5 + edge * 3) / 8;
             }
+            for (int i = 0; i < g->ux * g->uy * 4; i++)
+                at[(size_t)(i / 4 / g->ux) * (size_t)g->cw * 4 + (size_t)(i % (4 * g->ux))] =
+                    (uint8_t)ground[i % 4];
         }
 }
 

@@ -175,7 +175,7 @@ static void overlay_letters_differ(void **state) {
     for (int c = 0; c < 96; c++) {
         char label[3] = {(char)(' ' + c), 0, 0};
         if (c == 95)
-            memcpy(label, "\xc3\xa9", 2);
+            memcpy(label, "\xc2\xa9", 2); /* any that is not in the font: a box */
         uint8_t *rgb = grey(40, 40);
         ui_object o = {.box = {10, 20, 30, 30}, .label = label};
         ui_overlay_style s = {.line = 1, .text = 1};
@@ -187,6 +187,20 @@ static void overlay_letters_differ(void **state) {
                 fail_msg("%c and %c look the same", ' ' + k, ' ' + c);
         free(rgb);
     }
+}
+
+static void overlay_writes_accented_letters_without_accents(void **state) {
+    (void)state;
+    static const char *const labels[2] = {"\xc3\xa9\xc3\xbc\xc3\x91", "euN"};
+    uint8_t *rgb[2];
+    for (int i = 0; i < 2; i++) {
+        rgb[i] = grey(60, 60);
+        ui_object o = {.box = {10, 20, 50, 50}, .label = labels[i]};
+        assert_int_equal(ui_overlay_draw(rgb[i], 60, 60, &o, 1, NULL), 0);
+    }
+    assert_memory_equal(rgb[0], rgb[1], 60 * 60 * 3);
+    free(rgb[0]);
+    free(rgb[1]);
 }
 
 static bool apart(const ui_plate *a, const ui_plate *b) {
@@ -302,6 +316,7 @@ int main(void) {
         cmocka_unit_test(overlay_writes_the_label_above_the_box),
         cmocka_unit_test(overlay_takes_any_label),
         cmocka_unit_test(overlay_letters_differ),
+        cmocka_unit_test(overlay_writes_accented_letters_without_accents),
         cmocka_unit_test(overlay_places_labels_apart),
         cmocka_unit_test(overlay_places_labels_inside_the_picture),
         cmocka_unit_test(overlay_survives_any_coordinates),
