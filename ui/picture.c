@@ -15,7 +15,7 @@
  *                                              over the cells
  *
  * As characters, labels and boxes are characters of their own in cells, since a cell has but
- * two colours; masks, and all of it elsewhere, are drawn in pixels.                                         */
+ * two colours; masks, and all of it elsewhere, are drawn in pixels.                          */
 #include "ui/picture.h"
 
 #include <chafa.h>
@@ -32,6 +32,7 @@ enum {
     MAX_CELL = 512,     /* a side of a cell in pixels */
     MAX_SIDE = 1 << 20, /* of a picture */
     SYMBOL = 8,         /* pixels of a symbol, both ways */
+    SIXEL_SIDE = 1000,  /* xterm shows nothing of a larger picture, unless configured */
     CHUNK = 4096,       /* base64 of one kitty command */
     KITTY_ID = 0x70616c69,
     UNSET = -1, /* the terminal's own colour */
@@ -43,9 +44,8 @@ enum {
 #define SYNC_OFF   "\033[?2026l"
 
 struct ui_picture {
-    ui_graphics graphics;
     ui_view view;
-    ui_rect pane, area;
+    ui_rect area;
     double crop[4];  /* x0 y0 x1 y1, pixels of the picture */
     double off[2];   /* of the image in its area, cells: x, y */
     double shown[2]; /* size of the image, cells: w, h */
@@ -163,8 +163,12 @@ static void make_plan(const ui_picture_request *r, ui_picture *p, plan *g) {
     int pane_w = clampi(r->pane.w, 1, MAX_CELLS), pane_h = clampi(r->pane.h, 1, MAX_CELLS);
     bool sixel = r->graphics == UI_GRAPHICS_SIXEL;
     double room_w = (double)pane_w * cell_w, room_h = (double)pane_h * cell_h;
-    if (sixel && room_h >= 6)
-        room_h = 6 * floor(room_h / 6);
+    if (sixel) {
+        int most_w = clampi(r->sixel_w > 0 ? r->sixel_w : SIXEL_SIDE, cell_w, 1 << 16);
+        int most_h = clampi(r->sixel_h > 0 ? r->sixel_h : SIXEL_SIDE, 6, 1 << 16);
+        room_w = fmin(room_w, most_w / cell_w * cell_w);
+        room_h = fmax(6, floor(fmin(room_h, most_h) / 6) * 6);
+    }
 
     /* In pixels of the screen. */
     double fit = fmin(room_w / r->width, room_h / r->height), scale = fit * p->view.zoom;
@@ -686,9 +690,7 @@ ui_picture *ui_picture_render(const ui_picture_request *r, char *why, size_t why
         snprintf(why, why_size, "not enough memory to show the picture");
         return NULL;
     }
-    p->graphics = r->graphics;
     p->view = r->view;
-    p->pane = r->pane;
     ui_view_clamp(&p->view);
     plan g;
     make_plan(r, p, &g);

@@ -32,8 +32,9 @@ typedef struct {
     ui_view view;
     const ui_object *objects;
     int nobjects;
-    ui_rect pane;       /* where on the screen; must end above its last row (layout.h) */
-    int cell_w, cell_h; /* pixels of a cell; 0 = assume 1:2 */
+    ui_rect pane;         /* where on the screen; must end above its last row (layout.h) */
+    int cell_w, cell_h;   /* pixels of a cell; 0 = assume 1:2 */
+    int sixel_w, sixel_h; /* pixels of the largest sixel picture it takes; 0 = assume 1000 */
     ui_graphics graphics;
     ui_colours colours;
     bool light; /* the terminal's background is light: matters for one-colour pictures */

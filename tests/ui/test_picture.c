@@ -550,6 +550,28 @@ static void picture_huge_pane_is_sent_small_and_stretched(void **state) {
     free(rgb);
 }
 
+static void picture_sixels_keep_to_the_largest_size(void **state) {
+    (void)state;
+    static const int limits[][2] = {{0, 0}, {300, 0}, {0, 100}, {1, 1}, {5000, 5000}};
+    uint8_t *rgb = scene(60, 40);
+    for (int i = 0; i < 5; i++)
+        for (int cell = 6; cell < 12; cell++) {
+            ui_picture_request r =
+                request(rgb, 60, 40, (ui_rect){0, 0, 60, 190}, UI_GRAPHICS_SIXEL);
+            r.cell_w = cell, r.cell_h = 2 * cell + 1;
+            r.sixel_w = limits[i][0], r.sixel_h = limits[i][1];
+            ui_picture *p = render(&r);
+            decoded d = decode_sixel(p);
+            int w = limits[i][0] ? limits[i][0] : 1000, h = limits[i][1] ? limits[i][1] : 1000;
+            assert_true(d.w <= (w > cell ? w : cell) && d.h <= (h > 6 ? h : 6));
+            ui_rect a = ui_picture_area(p);
+            assert_true(a.w * cell == d.w && a.x == (190 - a.w) / 2 && a.y == (60 - a.h) / 2);
+            free(d.rgba);
+            ui_picture_close(p);
+        }
+    free(rgb);
+}
+
 static void picture_sixels_are_the_picture(void **state) {
     (void)state;
     static const int heights[] = {16, 17, 13, 20};
@@ -907,8 +929,7 @@ static void picture_refuses_what_cannot_be(void **state) {
     ui_picture_request r = request(rgb, 1, 0, (ui_rect){0, 0, 5, 5}, UI_GRAPHICS_SYMBOLS);
     assert_null(ui_picture_render(&r, why, sizeof why));
     assert_non_null(strstr(why, "1 x 0"));
-    r = request(rgb, 1, 1, (ui_rect){0, 0, 4000, 4000}, UI_GRAPHICS_SIXEL);
-    r.cell_w = r.cell_h = 500;
+    r = request(rgb, 1, 1, (ui_rect){0, 0, 4000, 4000}, UI_GRAPHICS_SYMBOLS);
     assert_null(ui_picture_render(&r, why, sizeof why));
     assert_non_null(strstr(why, "too many"));
     ui_picture_close(NULL);
@@ -1054,6 +1075,7 @@ int main(void) {
         cmocka_unit_test(picture_large_payload_comes_in_chunks),
         cmocka_unit_test(picture_huge_pane_is_sent_small_and_stretched),
         cmocka_unit_test(picture_sixels_are_the_picture),
+        cmocka_unit_test(picture_sixels_keep_to_the_largest_size),
         cmocka_unit_test(picture_symbols_have_the_colours_of_the_picture),
         cmocka_unit_test(picture_palette_colours_are_found),
         cmocka_unit_test(picture_characters_look_like_the_picture),
