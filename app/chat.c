@@ -43,7 +43,8 @@ void chat_notice(chat *c, const char *fmt, ...) {
     va_end(ap);
     ui_text_clean(UI_TEXT_LINE, raw, c->notice, sizeof c->notice);
     c->notice_error = false;
-    c->notice_until = chat_now() + NOTICE_MS;
+    c->notice_ms = chat_now();
+    c->notice_until = c->notice_ms + NOTICE_MS;
     c->dirty = true;
 }
 
@@ -107,8 +108,20 @@ static void forget_objects(chat *c) {
     c->nobjects = 0;
 }
 
+/* Hands questions to the worker once there is a picture they are about. */
+static void post_questions(chat *c) {
+    while (c->nposted < c->nwaiting && !c->opening) {
+        if (worker_ask(c->worker, c->waiting[c->nposted], &c->ask) < 0) {
+            no_memory(c);
+            return;
+        }
+        c->nposted++;
+        c->working = true;
+    }
+}
+
 void chat_ask(chat *c, const char *prompt) {
-    if (!c->image) {
+    if (!c->image && !c->opening) {
         chat_notice(c, "open an image first: /image PATH");
         return;
     }
@@ -127,13 +140,12 @@ void chat_ask(chat *c, const char *prompt) {
         c->waiting_cap = cap;
     }
     char *copy = strdup(prompt);
-    if (!copy || worker_ask(c->worker, prompt, &c->ask) < 0) {
-        free(copy);
+    if (!copy) {
         no_memory(c);
         return;
     }
     c->waiting[c->nwaiting++] = copy;
-    c->working = true;
+    post_questions(c);
     ui_transcript_bottom(c->log);
     c->dirty = true;
 }
@@ -145,6 +157,7 @@ void chat_stop(chat *c, bool all) {
     size_t keep = (size_t)(worker_pending(c->worker) - c->busy);
     while (c->nwaiting > keep)
         free(c->waiting[--c->nwaiting]);
+    c->nposted = c->nwaiting;
     c->dirty = true;
 }
 
@@ -190,10 +203,12 @@ void chat_open_image(chat *c, const char *path) {
     if (path[0] == '~' && path[1] == '/' && c->o->env.home &&
         snprintf(full, sizeof full, "%s%s", c->o->env.home, path + 1) < (int)sizeof full)
         path = full;
-    if (painter_open_image(c->painter, path, true))
+    if (painter_open_image(c->painter, path, true)) {
         no_memory(c);
-    else
-        chat_notice(c, "opening %s", path);
+        return;
+    }
+    c->opening++;
+    chat_notice(c, "opening %s", path);
 }
 
 void chat_set_image(chat *c, shared_image *image, bool forget) {
@@ -245,6 +260,7 @@ void chat_uncrop(chat *c) {
 static void on_painter(chat *c, painter_event *e) {
     switch (e->type) {
     case PAINTER_IMAGE:
+        c->opening--;
         shared_image_unref(c->full);
         c->full = e->image;
         bool first = c->image == NULL;
@@ -261,6 +277,7 @@ static void on_painter(chat *c, painter_event *e) {
         const char *slash = strrchr(c->image_path, '/');
         ui_text_clean(UI_TEXT_LINE, slash ? slash + 1 : c->image_path, name, sizeof name);
         chat_notice(c, "%s, %dx%d", name, c->full->image.width, c->full->image.height);
+        post_questions(c);
         break;
     case PAINTER_PICTURE:
         if (e->serial != c->serial) {
@@ -274,6 +291,9 @@ static void on_painter(chat *c, painter_event *e) {
         break;
     case PAINTER_FAILED:
         chat_error(c, &e->error);
+        c->opening -= e->path != NULL;
+        while (c->nwaiting > c->nposted) /* they were about the picture that is not there */
+            free(c->waiting[--c->nwaiting]);
         break;
     }
     free(e->path);
@@ -297,8 +317,10 @@ static void show_objects(chat *c, const pali_object *objects, size_t n, const ch
 static void on_started(chat *c) {
     free(c->question);
     c->question = c->nwaiting ? c->waiting[0] : NULL;
-    if (c->nwaiting)
+    if (c->nwaiting) {
         memmove(c->waiting, c->waiting + 1, --c->nwaiting * sizeof *c->waiting);
+        c->nposted--;
+    }
     const char *q = c->question && *c->question ? c->question : "(no question)";
     ui_transcript_add(c->log, UI_FROM_YOU, q, strlen(q));
     ui_transcript_add(c->log, UI_FROM_MODEL, "", 0);
@@ -951,8 +973,13 @@ int chat_run(const chat_options *o, pali_error *err) {
     /* Reading the weights and the picture begins before the terminal is asked anything. */
     chat_load_model(&c, o->engine.model_dir);
     const char *image = o->image ? o->image : saved.image;
-    if (image && painter_open_image(c.painter, image, false))
-        no_memory(&c);
+    if (image) {
+        if (painter_open_image(c.painter, image, false)) {
+            rc = pali_fail_nomem(err, "starting the chat");
+            goto out;
+        }
+        c.opening++;
+    }
     ui_term_options to = {
         .mouse = true,
         .no_colour = o->theme && !strcmp(o->theme, "none"),
@@ -962,7 +989,8 @@ int chat_run(const chat_options *o, pali_error *err) {
         .tmux = o->env.tmux,
     };
     if (ui_term_open(&to, &c.caps, &early, &nearly, why, sizeof why)) {
-        rc = pali_fail(err, PALI_EARG, "ask with -p QUESTION instead", "no chat here: %s", why);
+        rc = pali_fail(err, PALI_EUNSUPPORTED, "ask with -p QUESTION instead", "no chat here: %s",
+                       why);
         goto out;
     }
     char history[4096];

@@ -222,7 +222,10 @@ static void draw_status(const chat *c) {
     look(UI_LOOK_STATUS);
     mvhline(r.y, r.x, ' ', r.w);
     activity(c, left, sizeof left);
-    if (c->notice_until) {
+    /* While something runs, a remark gives way to it soon. */
+    bool notice =
+        c->notice_until && (!*left || c->notice_error || chat_now() < c->notice_ms + 1500);
+    if (notice) {
         if (c->notice_error)
             look(UI_LOOK_STATUS_KEY);
         snprintf(left, sizeof left, "%s", c->notice);

@@ -60,8 +60,9 @@ typedef struct {
     /* Turns so far, and the one under way. */
     chat_turn *turns;
     size_t nturns, turns_cap;
-    char **waiting; /* questions posted but not started, oldest first */
-    size_t nwaiting, waiting_cap;
+    char **waiting; /* questions not started, oldest first; the first nposted are the worker's, */
+    size_t nwaiting, waiting_cap, nposted; /* the others wait for a picture to be opened */
+    int opening;                           /* pictures being opened */
     bool busy;      /* an answer is under way */
     bool working;   /* the worker has a job of any kind */
     char *question; /* of the running answer; owned */
@@ -78,7 +79,7 @@ typedef struct {
     chat_popup popup;
     char notice[512]; /* in the status line */
     bool notice_error;
-    long notice_until;
+    long notice_ms, notice_until; /* when it came; until when it is shown, 0 = there is none */
     bool dirty, quit;
     int signal; /* that ends the chat */
     long frame_ms;

@@ -1,0 +1,598 @@
+/* test_chat.c - the terminal chat from outside: keys in, screen out.
+ *
+ * The model is the tiny random one of tests/data/hf, which answers nonsense of full length:
+ * right for streaming, stopping and queueing. Answers that mean something are tested with
+ * the demo model elsewhere.                                                              */
+#include "tests/e2e/tty.h"
+
+#include <dirent.h>
+#include <ftw.h>
+#include <locale.h>
+#include <sys/stat.h>
+
+#define MODEL "tests/data/hf/pg1-bf16"
+
+static char home[64];  /* of this run: HOME, XDG_STATE_HOME */
+static char image[96]; /* a 64x48 picture */
+
+static const char *program(void) {
+    const char *p = getenv("PALI");
+    return p && *p ? p : "build/release/pali";
+}
+
+static int rm_one(const char *path, const struct stat *st, int type, struct FTW *at) {
+    (void)st, (void)type, (void)at;
+    return remove(path);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    strcpy(home, "/tmp/pali-chat-XXXXXX");
+    if (!mkdtemp(home))
+        return -1;
+    snprintf(image, sizeof image, "%s/shapes.ppm", home);
+    FILE *f = fopen(image, "wb");
+    if (!f)
+        return -1;
+    fprintf(f, "P6\n64 48\n255\n");
+    for (int y = 0; y < 48; y++)
+        for (int x = 0; x < 64; x++) {
+            int red = (x - 20) * (x - 20) + (y - 24) * (y - 24) < 144;
+            fputc(red ? 220 : 250, f);
+            fputc(red ? 20 : 250, f);
+            fputc(red ? 20 : 250, f);
+        }
+    return fclose(f);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    return nftw(home, rm_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
+                      const char *const *extra_env) {
+    const char *argv[24] = {program(), "-m", MODEL, image, "--threads", "2"};
+    int n = 6;
+    for (int i = 0; extra_args && extra_args[i]; i++)
+        argv[n++] = extra_args[i];
+    char h[96], s[128];
+    snprintf(h, sizeof h, "HOME=%s", home);
+    snprintf(s, sizeof s, "XDG_STATE_HOME=%s/state", home);
+    const char *env[24] = {h, s, "LC_ALL=C.UTF-8", "INPUTRC=/dev/null", "PATH=/usr/bin:/bin"};
+    n = 5;
+    bool term = false;
+    for (int i = 0; extra_env && extra_env[i]; i++) {
+        env[n++] = extra_env[i];
+        term |= !strncmp(extra_env[i], "TERM=", 5);
+    }
+    if (!term)
+        env[n++] = "TERM=xterm-256color";
+    const char *asan = getenv("ASAN_OPTIONS");
+    char a[256];
+    if (asan) {
+        snprintf(a, sizeof a, "ASAN_OPTIONS=%s", asan);
+        env[n++] = a;
+    }
+    tty_start(t, rows, cols, argv, env);
+}
+
+static void start(tty *t, int rows, int cols) {
+    start_env(t, rows, cols, (const char *[]){"--graphics", "symbols", NULL}, NULL);
+    tty_wait(t, "Ask about the picture");
+    tty_wait(t, "> ");
+}
+
+static void quit(tty *t) {
+    tty_send(t, "\025/quit\r"); /* Ctrl-U: whatever was typed */
+    int status = tty_end(t);
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        fail_msg("ended with status %x; last words: %s", status,
+                 t->nlog > 400 ? t->log + t->nlog - 400 : t->log);
+    tty_expect_restored(t);
+    tty_close(t);
+}
+
+/* --- the screen ------------------------------------------------------------------------ */
+
+static void chat_shows_picture_and_status(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 30, 100);
+    tty_wait(&t, "64x48 -> ");
+    /* A cell inside the red disc is red in the foreground or the background. */
+    bool red = false;
+    for (int y = 0; y < 29 && !red; y++)
+        for (int x = 0; x < 47; x++) {
+            VTermScreenCell c;
+            vterm_screen_get_cell(t.screen, (VTermPos){y, x}, &c);
+            vterm_screen_convert_color_to_rgb(t.screen, &c.bg);
+            red |= c.bg.rgb.red > 180 && c.bg.rgb.green < 90 && c.bg.rgb.blue < 90;
+        }
+    assert_true(red);
+    quit(&t);
+}
+
+/* The whole screen against tests/data/chat/NAME.txt; PALI_GOLDEN=1 writes it anew. */
+static void expect_screen(tty *t, const char *name) {
+    char path[128], row[4096];
+    snprintf(path, sizeof path, TEST_DATA "chat/%s.txt", name);
+    char *got = NULL;
+    size_t n;
+    FILE *f = open_memstream(&got, &n);
+    for (int y = 0; y < t->rows; y++)
+        fprintf(f, "%s\n", tty_row(t, y, row, sizeof row));
+    fclose(f);
+    if (getenv("PALI_GOLDEN")) {
+        f = fopen(path, "w");
+        assert_non_null(f);
+        fputs(got, f);
+        fclose(f);
+    }
+    f = fopen(path, "r");
+    if (!f)
+        fail_msg("%s: %s", path, strerror(errno));
+    char *want = calloc(1, 65536);
+    assert_true(fread(want, 1, 65535, f) > 0);
+    fclose(f);
+    if (strcmp(want, got)) {
+        fprintf(stderr, "--- want\n%s--- got\n%s", want, got);
+        fail_msg("%s: another screen", name);
+    }
+    free(want);
+    free(got);
+}
+
+static void chat_lays_out_by_size(void **state) {
+    (void)state;
+    static const int sizes[][2] = {{24, 80}, {12, 40}, {60, 200}, {40, 60}, {30, 100}, {16, 120}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        tty t;
+        start_env(&t, sizes[i][0], sizes[i][1], (const char *[]){"--graphics", "ascii", NULL},
+                  (const char *[]){"TERM=vt100", NULL});
+        tty_wait(&t, "64x48 -> ");
+        tty_send(&t, "h\303\251llo");
+        tty_wait(&t, "h\303\251llo");
+        tty_settle(&t, 300);
+        char name[32];
+        snprintf(name, sizeof name, "%dx%d", sizes[i][1], sizes[i][0]);
+        expect_screen(&t, name);
+        quit(&t);
+    }
+}
+
+static void chat_says_when_the_screen_is_too_small(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 24, 80);
+    tty_resize(&t, 5, 20);
+    tty_wait(&t, "pali needs 40x12");
+    tty_resize(&t, 24, 80);
+    tty_wait(&t, "Ask about the picture");
+    quit(&t);
+}
+
+static void chat_shows_help(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 40, 100);
+    tty_send(&t, "?\r");
+    tty_wait(&t, "keys and commands");
+    tty_wait(&t, "/segment THING");
+    tty_send(&t, "\033");
+    tty_wait_gone(&t, "keys and commands");
+    tty_send(&t, "\033OP"); /* F1 */
+    tty_wait(&t, "keys and commands");
+    tty_send(&t, "x"); /* any key closes it */
+    tty_wait_gone(&t, "keys and commands");
+    quit(&t);
+}
+
+/* --- talking ------------------------------------------------------------------------------ */
+
+static void chat_answers_and_notes_the_limit(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", "-n", "12", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "what is this\r");
+    tty_wait(&t, "> what is this");
+    tty_wait(&t, "[cut at the length limit]");
+    tty_wait(&t, "tok/s");
+    quit(&t);
+}
+
+static void chat_queues_and_stops(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", "-n", "900", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "first\r");
+    tty_wait(&t, "answering:");
+    tty_send(&t, "second\r");
+    tty_wait(&t, "1 waiting");
+    tty_send(&t, "\033"); /* the first one only */
+    tty_wait(&t, "[stopped]");
+    tty_wait(&t, "> second");
+    tty_send(&t, "\003");
+    tty_wait(&t, "64x48 -> "); /* at rest again */
+    tty_send(&t, "/undo\r");
+    tty_wait_gone(&t, "> second");
+    quit(&t);
+}
+
+static void chat_edits_while_an_answer_streams(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", "-n", "900", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "go\r");
+    tty_wait(&t, "answering:");
+    tty_send(&t, "abcd");
+    tty_wait(&t, "> abcd");
+    tty_send(&t, "\001X"); /* Ctrl-A */
+    tty_wait(&t, "> Xabcd");
+    tty_send(&t, "\005\027"); /* Ctrl-E, Ctrl-W */
+    tty_wait_gone(&t, "Xabcd");
+    tty_send(&t, "\033[5~\033[5~"); /* PgUp scrolls the running answer away */
+    tty_send(&t, "\003");
+    quit(&t);
+}
+
+static void chat_survives_a_resize_storm(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", "-n", "900", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "go\rdraft");
+    unsigned seed = 7;
+    for (int i = 0; i < 1000; i++) {
+        seed = seed * 1103515245u + 12345u;
+        tty_resize(&t, 1 + (int)(seed >> 16) % 60, 2 + (int)(seed >> 8) % 180);
+        tty_pump(&t, 0);
+    }
+    tty_resize(&t, 30, 100);
+    tty_send(&t, "\003"); /* stops the answer; the draft stays */
+    tty_wait(&t, "> draft");
+    tty_wait(&t, "64x48 -> ");
+    tty_settle(&t, 300);
+    /* The screen is what a fresh drawing would show. */
+    char *before[30], row[4096];
+    for (int y = 0; y < 30; y++)
+        before[y] = strdup(tty_row(&t, y, row, sizeof row));
+    tty_send(&t, "\014"); /* Ctrl-L */
+    tty_settle(&t, 300);
+    for (int y = 0; y < 30; y++) {
+        assert_string_equal(before[y], tty_row(&t, y, row, sizeof row));
+        free(before[y]);
+    }
+    quit(&t);
+}
+
+static void chat_takes_a_megabyte_of_paste(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 30, 100);
+    size_t n = 1 << 20;
+    char *text = malloc(n + 32);
+    strcpy(text, "\033[200~");
+    memset(text + 6, 'p', n);
+    memcpy(text + 6, "\033]0;evil\007\xff\xfe", 11);
+    strcpy(text + 6 + n, "END\033[201~");
+    tty_send(&t, text);
+    free(text);
+    tty_wait(&t, "ppEND");
+    assert_null(strstr(t.log, "\033]0;evil"));
+    tty_send(&t, "\003");
+    tty_wait_gone(&t, "ppEND");
+    tty_send(&t, "\xff\xfe\xc3(ok");
+    tty_wait(&t, "> (ok");
+    quit(&t);
+}
+
+static void chat_opens_a_pasted_path(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 30, 100);
+    char line[256], odd[128];
+    snprintf(odd, sizeof odd, "%s/it's \033[31m odd.ppm", home);
+    unlink(odd);
+    assert_int_equal(link(image, odd), 0);
+    snprintf(line, sizeof line, "\033[200~'%s/it'\\''s \033[31m odd.ppm' \033[201~", home);
+    tty_send(&t, line);
+    tty_wait(&t, "it's ^[[31m odd.ppm, 64x48");
+    assert_null(strstr(t.log, "\033[31m odd"));
+    unlink(odd);
+    quit(&t);
+}
+
+static void chat_completes(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 30, 100);
+    tty_send(&t, "/seg\t");
+    tty_wait(&t, "> /segment");
+    tty_send(&t, "\025/o\t\t");
+    tty_wait(&t, "/overlay");
+    tty_send(&t, "\025/image /tm\t");
+    tty_wait(&t, "/image /tmp/");
+    tty_send(&t, "\025desc\t");
+    tty_wait(&t, "> describe en");
+    quit(&t);
+}
+
+static void chat_runs_every_command(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 36, 120, (const char *[]){"--graphics", "symbols", "-n", "3", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    char line[256];
+    static const struct {
+        const char *type, *see;
+    } steps[] = {
+        {"/caption", "> caption en"},
+        {"/ocr", "> ocr"},
+        {"/detect cat ; dog", "> detect cat ; dog"},
+        {"/segment cat", "> segment cat"},
+        {"/ask why", "> why"},
+        {"/detect", "name what to find"},
+        {"/nonsense", "there is no command /nonsense"},
+        {"/history 3", "history: 3"},
+        {"/history x", "/history none, auto"},
+        {"/set temperature 0.5", "temperature: 0.5"},
+        {"/set temperature nan", "/set temperature, top-k"},
+        {"/retry", "> why"},
+        {"/overlay off", "> "},
+        {"/crop 0 0 32 24", "asking about a part of 32x24"},
+        {"/crop 9 9 8 8", "not inside the picture"},
+        {"/crop off", "64x48 -> "},
+        {"/image /nonexistent.png", "/nonexistent.png"},
+        {"/model /nonexistent", "/nonexistent"},
+        {"/copy", "sent to the terminal"},
+        {"/graphics ascii", "> "},
+        {"/graphics symbols", "> "},
+        {"/info", "about this chat"},
+    };
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        snprintf(line, sizeof line, "%s\r", steps[i].type);
+        tty_send(&t, line);
+        tty_wait(&t, steps[i].see);
+        tty_wait_gone(&t, "answering:");
+    }
+    tty_send(&t, "\033");
+    tty_wait_gone(&t, "about this chat");
+    assert_non_null(strstr(t.log, "\033]52;c;"));
+    static const char *const ends[] = {"md", "json", "png"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(line, sizeof line, "/save %s/out.%s\r", home, ends[i]);
+        tty_send(&t, line);
+        snprintf(line, sizeof line, "out.%s", ends[i]);
+        tty_wait(&t, line);
+        char path[128];
+        snprintf(path, sizeof path, "%s/out.%s", home, ends[i]);
+        for (int k = 0; k < 200 && access(path, R_OK); k++)
+            tty_pump(&t, 20);
+        assert_int_equal(access(path, R_OK), 0);
+    }
+    tty_send(&t, "/clear\r");
+    tty_wait_gone(&t, "> why");
+    snprintf(line, sizeof line, "/load %s/out.json\r", home);
+    tty_send(&t, line);
+    tty_wait(&t, "> why");
+    quit(&t);
+}
+
+/* --- terminals ------------------------------------------------------------------------------ */
+
+static void chat_respects_no_color(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "ascii", NULL},
+              (const char *[]){"NO_COLOR=1", "COLORTERM=truecolor", NULL});
+    tty_wait(&t, "Ask about the picture");
+    tty_wait(&t, "64x48 -> ");
+    assert_null(strstr(t.log, "38;2;"));
+    assert_null(strstr(t.log, "38;5;"));
+    assert_null(strstr(t.log, "\033[31m"));
+    assert_null(strstr(t.log, "\033[36m"));
+    quit(&t);
+}
+
+static void chat_refuses_a_dumb_terminal(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, NULL, (const char *[]){"TERM=dumb", NULL});
+    int status = tty_end(&t);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_non_null(strstr(t.log, "no chat here: this terminal (TERM=dumb)"));
+    assert_non_null(strstr(t.log, "-p"));
+    tty_close(&t);
+}
+
+static void chat_does_not_wait_for_a_silent_terminal(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", NULL}, NULL);
+    t.mute = true;
+    tty_wait(&t, "Ask about the picture");
+    quit(&t);
+}
+
+/* --- ends ------------------------------------------------------------------------------------- */
+
+static void chat_restores_the_terminal_after_signals(void **state) {
+    (void)state;
+    static const int signals[] = {SIGTERM, SIGHUP,  SIGINT, SIGSEGV,
+                                  SIGBUS,  SIGABRT, SIGFPE, SIGILL};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        tty t;
+        start(&t, 24, 80);
+        kill(t.pid, signals[i]);
+        int status = tty_end(&t);
+        /* A sanitizer takes the crash signals and ends in its own way. */
+        if (WIFSIGNALED(status))
+            assert_int_equal(WTERMSIG(status), signals[i]);
+        else
+            assert_int_not_equal(WEXITSTATUS(status), 0);
+        tty_expect_restored(&t);
+        tty_close(&t);
+    }
+}
+
+/* In a shell with job control, as people have it. */
+static void chat_suspends_and_comes_back(void **state) {
+    (void)state;
+    tty t;
+    char command[512], h[96];
+    snprintf(h, sizeof h, "HOME=%s", home);
+    tty_start(&t, 24, 80, (const char *[]){"/bin/bash", "--norc", "--noprofile", "-i", NULL},
+              (const char *[]){h, "LC_ALL=C.UTF-8", "TERM=xterm-256color", "PS1=shell$ ",
+                               "PATH=/usr/bin:/bin", "ASAN_OPTIONS=detect_leaks=1", NULL});
+    tty_wait(&t, "shell$");
+    snprintf(command, sizeof command, "%s -m %s %s --graphics symbols\r", program(), MODEL, image);
+    tty_send(&t, command);
+    tty_wait(&t, "Ask about the picture");
+    assert_true(t.alt);
+    tty_send(&t, "half a line\032"); /* Ctrl-Z */
+    tty_wait(&t, "Stopped");
+    assert_false(t.alt);
+    tty_send(&t, "echo $((6 * 7))\r");
+    tty_wait(&t, "42");
+    tty_send(&t, "fg\r");
+    tty_wait(&t, "> half a line");
+    tty_wait(&t, "Ask about the picture");
+    assert_true(t.alt);
+    tty_send(&t, "\025/quit\r");
+    tty_wait(&t, "shell$");
+    assert_false(t.alt);
+    tty_send(&t, "exit\r");
+    tty_end(&t);
+    tty_close(&t);
+}
+
+static void chat_ends_on_ctrl_d_and_hangup(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 24, 80);
+    tty_send(&t, "\004");
+    int status = tty_end(&t);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    tty_expect_restored(&t);
+    tty_close(&t);
+}
+
+/* --- kept chats ---------------------------------------------------------------------------------- */
+
+/* Turns in the newest chat file that are whole lines. */
+static int kept_turns(void) {
+    char dir[128], newest[256] = "", path[512];
+    snprintf(dir, sizeof dir, "%s/state/pali/chats", home);
+    DIR *d = opendir(dir);
+    if (!d)
+        return 0;
+    for (struct dirent *e; (e = readdir(d));)
+        if (e->d_name[0] != '.' && strcmp(e->d_name, newest) > 0)
+            snprintf(newest, sizeof newest, "%s", e->d_name);
+    closedir(d);
+    if (!*newest)
+        return 0;
+    snprintf(path, sizeof path, "%s/%s", dir, newest);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    FILE *f = fopen(path, "r");
+    char *line = NULL;
+    size_t cap = 0;
+    int n = 0;
+    while (getline(&line, &cap, f) > 0)
+        n += !strncmp(line, "{\"q\":", 5) && line[strlen(line) - 1] == '\n';
+    free(line);
+    fclose(f);
+    return n;
+}
+
+static void forget_chats(void) {
+    char dir[128];
+    snprintf(dir, sizeof dir, "%s/state", home);
+    nftw(dir, rm_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Whatever the moment of the kill: an answer that was on screen as finished is in the file. */
+static void chat_loses_nothing_that_was_finished(void **state) {
+    (void)state;
+    unsigned seed = 99;
+    for (int round = 0; round < 50; round++) {
+        forget_chats();
+        tty t;
+        start_env(&t, 24, 80, (const char *[]){"--graphics", "none", "-n", "6", NULL}, NULL);
+        tty_wait(&t, "Ask about the picture");
+        tty_send(&t, "a\rb\rc\rd\re\rf\r");
+        seed = seed * 1103515245u + 12345u;
+        long until = tty_now() + (seed >> 16) % 120;
+        while (tty_now() < until)
+            tty_pump(&t, 1);
+        kill(t.pid, SIGKILL);
+        tty_end(&t);
+        int shown = 0;
+        char row[4096];
+        for (int y = 0; y < t.rows; y++)
+            shown += strstr(tty_row(&t, y, row, sizeof row), "[cut at the length limit]") != NULL;
+        if (kept_turns() < shown)
+            fail_msg("round %d: %d answers on screen, %d in the file", round, shown, kept_turns());
+        tty_close(&t);
+    }
+}
+
+static void chat_resumes(void **state) {
+    (void)state;
+    forget_chats();
+    tty t;
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "remember me\r");
+    tty_wait(&t, "[cut at the length limit]");
+    quit(&t);
+    assert_int_equal(kept_turns(), 1);
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--resume", "last", NULL},
+              NULL);
+    tty_wait(&t, "> remember me");
+    tty_send(&t, "and me\r");
+    tty_wait(&t, "> and me");
+    tty_wait(&t, "tok/s");
+    quit(&t);
+    assert_int_equal(kept_turns(), 2);
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--no-save", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "forget me\r");
+    tty_wait(&t, "tok/s");
+    quit(&t);
+    assert_int_equal(kept_turns(), 2);
+}
+
+int main(void) {
+    setlocale(LC_ALL, "C.UTF-8");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chat_shows_picture_and_status),
+        cmocka_unit_test(chat_lays_out_by_size),
+        cmocka_unit_test(chat_says_when_the_screen_is_too_small),
+        cmocka_unit_test(chat_shows_help),
+        cmocka_unit_test(chat_answers_and_notes_the_limit),
+        cmocka_unit_test(chat_queues_and_stops),
+        cmocka_unit_test(chat_edits_while_an_answer_streams),
+        cmocka_unit_test(chat_survives_a_resize_storm),
+        cmocka_unit_test(chat_takes_a_megabyte_of_paste),
+        cmocka_unit_test(chat_opens_a_pasted_path),
+        cmocka_unit_test(chat_completes),
+        cmocka_unit_test(chat_runs_every_command),
+        cmocka_unit_test(chat_respects_no_color),
+        cmocka_unit_test(chat_refuses_a_dumb_terminal),
+        cmocka_unit_test(chat_does_not_wait_for_a_silent_terminal),
+        cmocka_unit_test(chat_restores_the_terminal_after_signals),
+        cmocka_unit_test(chat_suspends_and_comes_back),
+        cmocka_unit_test(chat_ends_on_ctrl_d_and_hangup),
+        cmocka_unit_test(chat_loses_nothing_that_was_finished),
+        cmocka_unit_test(chat_resumes),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
