@@ -483,6 +483,8 @@ static void on_line(void *user, char *line) {
 }
 
 static void move_view(chat *c, float dx, float dy, float zoom) {
+    if (c->picture) /* as it is seen, not as it was wished for */
+        c->view = ui_picture_view(c->picture);
     c->view.cx += dx / c->view.zoom;
     c->view.cy += dy / c->view.zoom;
     c->view.zoom *= zoom;

@@ -110,8 +110,9 @@ static int save_picture(const chat *c, const char *path, pali_error *err) {
                 ui_text_clean(UI_TEXT_LINE, c->objects[i].label, labels[i], sizeof labels[i]);
             objects[i].colour = (int)(i % UI_OBJECT_COLOURS);
         }
-        ui_overlay_draw(rgb, im->width, im->height, objects, (int)c->nobjects, 0);
-        rc = png_write(path, rgb, im->width, im->height, err);
+        rc = ui_overlay_draw(rgb, im->width, im->height, objects, (int)c->nobjects, NULL)
+                 ? pali_fail_nomem(err, "drawing the boxes")
+                 : png_write(path, rgb, im->width, im->height, err);
     }
     free(rgb);
     free(objects);

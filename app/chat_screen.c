@@ -119,6 +119,7 @@ static void request_rendering(chat *c) {
         .cell_h = c->caps.cell_h,
         .graphics = c->graphics,
         .colours = c->caps.colours,
+        .light = !c->caps.dark,
     };
     c->serial = painter_render(c->painter, c->image, &r);
     free(objects);
@@ -437,6 +438,7 @@ void chat_draw(chat *c) {
             draw_info(c);
         move(y, x);
     }
+    curs_set(c->popup || c->focus ? 0 : 1);
     wnoutrefresh(stdscr);
     doupdate();
     if (c->emit && !c->popup) {

@@ -124,11 +124,10 @@ static void run_crop(chat *c, const char *args) {
     }
     if (!c->image)
         return;
-    if (!*args) { /* what is seen now */
-        float w = (float)c->image->image.width, h = (float)c->image->image.height;
-        float half = 0.5f / c->view.zoom;
-        chat_crop(c, fmaxf(0, (c->view.cx - half) * w), fmaxf(0, (c->view.cy - half) * h),
-                  fminf(w, (c->view.cx + half) * w), fminf(h, (c->view.cy + half) * h));
+    if (!*args && c->picture) { /* what is seen now */
+        float box[4];
+        ui_picture_crop(c->picture, box);
+        chat_crop(c, box[0], box[1], box[2], box[3]);
     } else if (sscanf(args, "%f%*[ ,]%f%*[ ,]%f%*[ ,]%f", &x0, &y0, &x1, &y1) == 4) {
         chat_crop(c, x0, y0, x1, y1);
     } else {
