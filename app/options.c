@@ -56,7 +56,7 @@ static const struct {
     {0, "Terminal chat (without -p)", NULL, NULL},
     {OPT_GRAPHICS, "graphics", "KIND", "auto, kitty, iterm2, sixel, symbols, ascii or none (auto)"},
     {OPT_THEME, "theme", "NAME", "dark, light or none (by the terminal; none with NO_COLOR)"},
-    {OPT_RESUME, "resume", "ID", "go on with a kept chat; last: the newest"},
+    {OPT_RESUME, "resume", "[=ID]", "go on with a kept chat: the newest, or this one"},
     {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history"},
 
     {0, "Output", NULL, NULL},
@@ -102,7 +102,8 @@ char *app_options_help(void) {
         char left[32], mark[8] = "    ";
         if (table[i].code < 256)
             snprintf(mark, sizeof mark, "-%c, ", table[i].code);
-        snprintf(left, sizeof left, "%s--%s %s", mark, table[i].name,
+        snprintf(left, sizeof left, "%s--%s%s%s", mark, table[i].name,
+                 table[i].value && *table[i].value != '[' ? " " : "",
                  table[i].value ? table[i].value : "");
         for (const char *line = table[i].text; line; line = strchr(line, '\n')) {
             line += *line == '\n';
@@ -270,8 +271,7 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
         return parse_theme(optarg, &o->theme, err);
     case OPT_RESUME:
         o->resume = true;
-        o->resume_id = strcmp(optarg, "last") ? optarg : NULL;
-        return 0;
+        return optarg ? parse_word("--resume", optarg, &o->resume_id, err) : 0;
     case OPT_NO_SAVE:
         o->no_save = true;
         return 0;
@@ -330,7 +330,9 @@ static void fill_getopt(struct option longs[ROWS + 1], char shorts[3 + 2 * ROWS]
     for (size_t i = 0; i < ROWS; i++) {
         if (!table[i].code)
             continue;
-        int has = table[i].value ? required_argument : no_argument;
+        int has = !table[i].value          ? no_argument
+                  : *table[i].value == '[' ? optional_argument
+                                           : required_argument;
         *longs++ = (struct option){table[i].name, has, NULL, table[i].code};
         if (table[i].code < 256)
             *s++ = (char)table[i].code;

@@ -554,8 +554,7 @@ static void chat_resumes(void **state) {
     tty_wait(&t, "[cut at the length limit]");
     quit(&t);
     assert_int_equal(kept_turns(), 1);
-    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--resume", "last", NULL},
-              NULL);
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--resume", NULL}, NULL);
     tty_wait(&t, "> remember me");
     tty_send(&t, "and me\r");
     tty_wait(&t, "> and me");
