@@ -27,7 +27,7 @@ SANITIZE := -fsanitize=address,undefined
 OPT := $(if $(ASAN),-O1 -g -fno-omit-frame-pointer $(SANITIZE) -fno-sanitize-recover=all,-O3 -g)
 # Asked once, and not before something is compiled: `make deps` comes first.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBS_USED)))$(PKG_CFLAGS)
-PKG_LIBS = $(eval PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_USED)))$(PKG_LIBS)
+PKG_LIBS = $(eval PKG_LIBS := -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(LIBS_USED)))$(PKG_LIBS)
 # No -ffast-math: it lets the compiler assume that infinities never happen.
 # -ffp-contract=off keeps the plain path the same on every machine.
 BASE := -I. -D_GNU_SOURCE -pthread -fPIC -ffp-contract=off -MMD -MP $(OPT)
