@@ -1,9 +1,10 @@
 /* keys.c - cutting the terminal's bytes into events; see keys.h.
  *
  * One growing buffer holds what was read and not yet taken. The parser looks at its head
- * only: a whole unit there becomes an event, an unfinished one waits for more bytes. Two
- * things end the wait: time (a lone ESC, a sequence whose rest never comes) and size (a
- * reply or paste beyond its limit, whose rest is thrown away). Nothing is parsed twice
+ * only: a whole unit there becomes an event, an unfinished one waits for more bytes. Three
+ * things end the wait: time (a lone ESC, a sequence or a paste whose rest never comes), size
+ * (a reply or paste beyond its limit, whose rest is thrown away), and a control character
+ * where none can be: what follows is typed text and is not lost. Nothing is parsed twice
  * except the few bytes of an unfinished sequence; a paste remembers how far it looked.     */
 #include "ui/keys.h"
 
@@ -14,9 +15,10 @@
 
 enum {
     ESC = 27,
-    SEQUENCE_MS = 500,     /* the rest of a sequence over a slow line */
-    MAX_SEQUENCE = 64,     /* bytes of a CSI sequence */
-    MAX_REPLY = 64 * 1024, /* bytes of a string reply */
+    SEQUENCE_MS = 500, /* the rest of a sequence over a slow line */
+    PASTE_MS = 5000,   /* the rest of a paste: long, since what comes later is typed text */
+    MAX_SEQUENCE = 64, /* bytes of a CSI sequence */
+    MAX_REPLY = 4096,  /* bytes of a string reply */
 };
 static const char paste_end[] = "\033[201~";
 enum {
@@ -29,6 +31,7 @@ struct ui_keys {
     long since;          /* when the newest bytes came */
     bool vi;
     bool pasting;
+    bool skipping; /* the rest of a reply that is too long */
     size_t looked; /* bytes of a paste known to hold no terminator */
 };
 
@@ -60,6 +63,8 @@ static void compact(ui_keys *k) {
 
 int ui_keys_feed(ui_keys *k, const char *bytes, size_t n, long now_ms) {
     compact(k);
+    if (now_ms - k->since >= SEQUENCE_MS)
+        k->skipping = false;
     if (k->n + n > k->cap) {
         size_t cap = 2 * (k->n + n) + 256;
         char *buf = realloc(k->buf, cap);
@@ -75,16 +80,18 @@ int ui_keys_feed(ui_keys *k, const char *bytes, size_t n, long now_ms) {
 }
 
 int ui_keys_wait(const ui_keys *k, long now_ms) {
-    if (k->pasting || k->n == k->head || k->buf[k->head] != ESC)
+    if (!k->pasting && (k->n == k->head || k->buf[k->head] != ESC))
         return -1;
-    long limit = k->n - k->head <= 2 ? UI_KEYS_ESC_MS : SEQUENCE_MS;
+    long limit = k->pasting                            ? PASTE_MS
+                 : k->n - k->head <= 2 && !k->skipping ? UI_KEYS_ESC_MS
+                                                       : SEQUENCE_MS;
     long left = k->since + limit - now_ms;
     return left < 0 ? 0 : (int)left;
 }
 
 /* --- one unit --------------------------------------------------------------------- */
 
-/* What parsing the head found: bytes used; 0 = wait for more. type < 0: nothing to tell. */
+/* What parsing the head found: bytes used; 0 = wait for more. silent: nothing to tell. */
 typedef struct {
     size_t used;
     bool silent;
@@ -212,6 +219,10 @@ static unit csi(ui_keys *k, const char *s, size_t used) {
     }
 }
 
+static bool printable(char c) {
+    return c >= 0x20 && c < 0x7f;
+}
+
 /* ESC [ ...: finds the final byte. */
 static unit csi_head(ui_keys *k, const char *s, size_t n, bool late) {
     /* The Linux console sends ESC [ [ A for F1. */
@@ -220,7 +231,7 @@ static unit csi_head(ui_keys *k, const char *s, size_t n, bool late) {
             return late ? silent(n) : (unit){0};
         if (s[3] >= 'A' && s[3] <= 'E')
             return plain(UI_EV_KEY, UI_KEY_F1 + s[3] - 'A', s, 4, 4);
-        return silent(4);
+        return silent(printable(s[3]) ? 4 : 3);
     }
     for (size_t i = 2; i < n; i++) {
         unsigned char c = (unsigned char)s[i];
@@ -232,15 +243,46 @@ static unit csi_head(ui_keys *k, const char *s, size_t n, bool late) {
     return late ? silent(n) : (unit){0};
 }
 
+/* Where a string that starts at from ends: at BEL, ESC or another control character, which no
+ * reply holds; n when it goes on. */
+static size_t string_end(const char *s, size_t from, size_t n) {
+    while (from < n && (unsigned char)s[from] >= 0x20)
+        from++;
+    return from;
+}
+
 /* ESC ] ..., ESC P ..., ESC _ ...: a reply up to ST (or BEL). */
-static unit string_head(const char *s, size_t n, bool late) {
-    for (size_t i = 2; i < n && i < MAX_REPLY; i++) {
-        if (s[i] == 7)
-            return plain(UI_EV_REPLY, 0, s, i + 1, i + 1);
-        if (s[i] == ESC && i + 1 < n)
-            return s[i + 1] == '\\' ? plain(UI_EV_REPLY, 0, s, i + 2, i + 2) : silent(i);
+static unit string_head(ui_keys *k, const char *s, size_t n, bool late) {
+    size_t end = string_end(s, 2, n < MAX_REPLY ? n : MAX_REPLY);
+    if (end == MAX_REPLY) {
+        k->skipping = true;
+        return silent(end);
     }
-    return late || n >= MAX_REPLY ? silent(n) : (unit){0};
+    if (end == n)
+        return late ? silent(n) : (unit){0};
+    if (s[end] == 7)
+        return plain(UI_EV_REPLY, 0, s, end + 1, end + 1);
+    if (s[end] != ESC)
+        return silent(end);
+    if (end + 1 == n)
+        return late ? silent(end) : (unit){0};
+    return s[end + 1] == '\\' ? plain(UI_EV_REPLY, 0, s, end + 2, end + 2) : silent(end);
+}
+
+/* Drops the rest of a reply; false when all there is belongs to it. */
+static bool skip(ui_keys *k) {
+    size_t end = string_end(k->buf, k->head, k->n);
+    k->head = end;
+    if (end == k->n)
+        return false;
+    if (k->buf[end] == ESC && end + 1 == k->n)
+        return false;
+    if (k->buf[end] == 7)
+        k->head++;
+    else if (k->buf[end] == ESC && k->buf[end + 1] == '\\')
+        k->head += 2;
+    k->skipping = false;
+    return true;
 }
 
 static unit escape(ui_keys *k, const char *s, size_t n, bool late, bool late_esc) {
@@ -253,12 +295,12 @@ static unit escape(ui_keys *k, const char *s, size_t n, bool late, bool late_esc
     unsigned char c = (unsigned char)s[1];
     if (c == ESC) /* two presses, or Alt in front of a sequence: the first one is a key */
         return plain(UI_EV_KEY, UI_KEY_ESC, s, 1, 1);
-    if (n == 2 && strchr("[]P_^XO", c))
+    if (n == 2 && c && strchr("[]P_^XO", c))
         return late_esc ? plain(UI_EV_BYTES, 0, s, 2, 2) : (unit){0};
     if (c == '[')
         return csi_head(k, s, n, late);
     if (c == ']' || c == 'P' || c == '_' || c == '^' || c == 'X')
-        return string_head(s, n, late);
+        return string_head(k, s, n, late);
     if (c == 'O') {
         if (s[2] >= 'P' && s[2] <= 'S')
             return plain(UI_EV_KEY, UI_KEY_F1 + s[2] - 'P', s, 3, 3);
@@ -266,7 +308,9 @@ static unit escape(ui_keys *k, const char *s, size_t n, bool late, bool late_esc
             static const int arrows[] = {UI_KEY_UP, UI_KEY_DOWN, UI_KEY_RIGHT, UI_KEY_LEFT};
             return plain(UI_EV_BYTES, arrows[s[2] - 'A'], s, 3, 3);
         }
-        return s[2] == 'H' || s[2] == 'F' ? plain(UI_EV_BYTES, 0, s, 3, 3) : silent(3);
+        if (s[2] == 'H' || s[2] == 'F')
+            return plain(UI_EV_BYTES, 0, s, 3, 3);
+        return silent(printable(s[2]) ? 3 : 2);
     }
     if (c < 0x80)
         return plain(UI_EV_BYTES, 0, s, 2, 2);
@@ -307,7 +351,7 @@ static size_t fold_newlines(char *s, size_t n) {
     return o;
 }
 
-static bool paste(ui_keys *k, ui_event *out) {
+static bool paste(ui_keys *k, long now_ms, ui_event *out) {
     compact(k);
     char *end = k->n - k->looked < PASTE_END
                     ? NULL
@@ -319,19 +363,30 @@ static bool paste(ui_keys *k, ui_event *out) {
             k->n = UI_KEYS_MAX_PASTE + tail;
         }
         k->looked = k->n - tail;
-        return false;
+        if (now_ms - k->since < PASTE_MS)
+            return false;
     }
-    size_t n = (size_t)(end - k->buf);
-    k->head = n + PASTE_END;
+    size_t n = end ? (size_t)(end - k->buf) : k->n;
+    k->head = end ? n + PASTE_END : n;
     k->pasting = false;
+    if (n > UI_KEYS_MAX_PASTE)
+        n = UI_KEYS_MAX_PASTE;
     *out = (ui_event){.type = UI_EV_PASTE, .text = k->buf, .n = fold_newlines(k->buf, n)};
     return true;
 }
 
 bool ui_keys_next(ui_keys *k, long now_ms, ui_event *out) {
-    while (k->head < k->n) {
+    while (k->head < k->n || k->pasting) {
         if (k->pasting)
-            return paste(k, out);
+            return paste(k, now_ms, out);
+        if (k->skipping) {
+            if (skip(k))
+                continue;
+            if (now_ms - k->since < SEQUENCE_MS)
+                return false;
+            k->skipping = false;
+            continue;
+        }
         unit u = parse(k, k->buf + k->head, k->n - k->head, now_ms);
         if (!u.used)
             return false;

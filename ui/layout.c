@@ -31,6 +31,7 @@ void ui_layout_compute(const ui_layout_request *r, ui_layout *out) {
         out->transcript = (ui_rect){0, 0, rows - input, r->cols};
         out->input = (ui_rect){rows - input, 0, input, r->cols};
     } else if (out->stacked) {
+        input = clamp(input, 1, rows - 1 - PICTURE_MIN_ROWS - TEXT_MIN_ROWS);
         int share = r->split ? r->split : SPLIT_NARROW;
         int h = clamp((int)((long)rows * share / 1000), PICTURE_MIN_ROWS,
                       rows - input - 1 - TEXT_MIN_ROWS);
@@ -52,6 +53,8 @@ void ui_layout_compute(const ui_layout_request *r, ui_layout *out) {
 
 int ui_layout_split_at(const ui_layout *l, const ui_layout_request *r, int y, int x) {
     int at = l->stacked ? y : x, all = l->stacked ? r->rows - 1 : r->cols;
+    if (all < 1)
+        return 1;
     /* Rounded up, so that computing the layout from it lands on the same cell. */
     return clamp((at * 1000 + all - 1) / all, 1, 999);
 }

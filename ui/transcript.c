@@ -130,10 +130,12 @@ int ui_transcript_append(ui_transcript *t, const char *s, size_t n) {
     message *m = &t->messages[t->n - 1];
     if (reserve(&m->raw, UI_TEXT_ROOM(n)))
         return -1;
-    m->raw.n += ui_text_feed(&m->clean, s, n, m->raw.s + m->raw.n);
+    char *c = m->raw.s + m->raw.n;
+    m->raw.n += ui_text_feed(&m->clean, s, n, c);
     /* A tab moves the cursor by who knows how much: it becomes a space. */
-    for (char *c = m->raw.s + m->raw.n; c-- > m->raw.s && *c == '\t';)
-        *c = ' ';
+    for (; c < m->raw.s + m->raw.n; c++)
+        if (*c == '\t')
+            *c = ' ';
     m->raw.s[m->raw.n] = 0;
     return 0;
 }
