@@ -289,30 +289,55 @@ static void step(pen *p, int columns) {
     p->col += columns;
 }
 
+/* What is painted for the character at s[0..n): text that is safe to show, its columns, and
+ * the bytes of s it stands for. A file name that was completed, a history file and keys
+ * themselves may hold anything. */
+typedef struct {
+    char s[UI_TEXT_ROOM(32)];
+    size_t n, bytes;
+    int width;
+} glyph;
+
+static void shape(const char *s, size_t n, glyph *g) {
+    unsigned char c = (unsigned char)*s;
+    if (c >= 0x20 && c < 0x7f && (n == 1 || (unsigned char)s[1] < 0x80)) {
+        g->s[0] = *s;
+        g->n = g->bytes = 1;
+        g->width = 1;
+        return;
+    }
+    if (c < 0x20 || c == 0x7f) {
+        g->bytes = 1;
+    } else {
+        g->bytes = ui_text_cluster(s, n, &g->width);
+        if (MB_CUR_MAX == 1) {
+            g->s[0] = c < 0x80 ? *s : '?';
+            g->n = 1;
+            g->width = 1;
+            return;
+        }
+    }
+    ui_text t = {.rule = UI_TEXT_LINE};
+    g->n = ui_text_feed(&t, s, g->bytes < 28 ? g->bytes : 28, g->s);
+    g->n += ui_text_finish(&t, g->s + g->n);
+    g->width = (int)ui_text_width(g->s, g->n);
+}
+
 /* Walks over s, drawing rows [first, first + h) at (y, x) when draw is set. Stops after n
  * bytes. Control characters show as ^X; a line break starts a row. */
 static void walk(pen *p, const char *s, size_t n, bool draw, ui_rect r, int first) {
-    for (size_t at = 0; at < n;) {
-        int width;
-        size_t bytes = ui_text_cluster(s + at, n - at, &width);
-        unsigned char c = (unsigned char)s[at];
-        char shown[3] = {'^', (char)(c ^ 0x40), 0};
-        bool control = c < 0x20 || c == 0x7f;
-        if (c == '\n') {
+    glyph g;
+    for (size_t at = 0; at < n; at += g.bytes) {
+        if (s[at] == '\n') {
             p->row++;
             p->col = 0;
-            at++;
+            g.bytes = 1;
             continue;
         }
-        if (control) {
-            width = 2;
-            bytes = 1;
-        }
-        step(p, width);
+        shape(s + at, n - at, &g);
+        step(p, g.width);
         if (draw && p->row >= first && p->row < first + r.h)
-            mvaddnstr(r.y + p->row - first, r.x + p->col - width, control ? shown : s + at,
-                      control ? 2 : (int)bytes);
-        at += bytes;
+            mvaddnstr(r.y + p->row - first, r.x + p->col - g.width, g.s, (int)g.n);
     }
 }
 

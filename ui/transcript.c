@@ -47,9 +47,9 @@ struct ui_transcript {
     message *messages;
     size_t n, cap;
     bool raw;
-    bool anchored; /* else at the bottom */
-    size_t anchor_message, anchor_byte;
-    int height, width; /* of the last draw */
+    bool anchored;                                    /* else at the bottom */
+    size_t anchor_message, anchor_byte, anchor_after; /* lines below the text's last: note, blank */
+    int height, width;                                /* of the last draw */
     size_t below;
 };
 
@@ -101,11 +101,11 @@ void ui_transcript_drop(ui_transcript *t, size_t n) {
 }
 
 void ui_transcript_drop_turn(ui_transcript *t) {
-    bool question = false;
-    while (t->n && !question) {
-        question = t->messages[t->n - 1].from == UI_FROM_YOU;
-        ui_transcript_drop(t, 1);
-    }
+    for (size_t i = t->n; i-- > 0;)
+        if (t->messages[i].from == UI_FROM_YOU) {
+            ui_transcript_drop(t, t->n - i);
+            return;
+        }
 }
 
 void ui_transcript_clear(ui_transcript *t) {
@@ -269,7 +269,9 @@ static size_t anchor_line(const ui_transcript *t) {
     size_t l = 0;
     while (l + 1 < m->nlines && m->lines[l + 1].from <= t->anchor_byte)
         l++;
-    return at + l;
+    size_t last = height(t, t->anchor_message);
+    l += t->anchor_after;
+    return at + (l < last || !last ? l : last - 1);
 }
 
 static void set_anchor(ui_transcript *t, size_t target) {
@@ -278,10 +280,11 @@ static void set_anchor(ui_transcript *t, size_t target) {
         size_t h = height(t, i);
         if (target < at + h) {
             const message *m = &t->messages[i];
-            size_t l = target - at < m->nlines ? target - at : m->nlines - 1;
+            size_t l = target - at < m->nlines ? target - at : m->nlines ? m->nlines - 1 : 0;
             t->anchored = true;
             t->anchor_message = i;
             t->anchor_byte = m->nlines ? m->lines[l].from : 0;
+            t->anchor_after = target - at - l;
             return;
         }
         at += h;
@@ -404,20 +407,21 @@ void ui_transcript_draw(ui_transcript *t, ui_rect r) {
     if (t->anchored && t->anchor_message >= t->n)
         t->anchored = false;
     size_t bottom = t->anchored ? anchor_line(t) + 1 : total; /* first line not shown */
-    if (bottom < h && total >= h)
+    if (bottom < h) /* no empty rows above while there is text below */
         bottom = h;
-    if (bottom > total)
+    if (bottom >= total) {
         bottom = total;
+        t->anchored = false;
+    }
     t->below = total - bottom;
     size_t top = bottom > h ? bottom - h : 0, at = 0;
     for (size_t i = 0; i < t->n && at < bottom; i++) {
         size_t n = height(t, i);
-        for (size_t l = 0; l < n; l++, at++) {
-            if (at < top || at >= bottom)
-                continue;
-            move(r.y + (int)(at - top), r.x);
+        for (size_t l = at < top ? top - at : 0; l < n && at + l < bottom; l++) {
+            move(r.y + (int)(at + l - top), r.x);
             draw_line(t, &t->messages[i], l);
         }
+        at += n;
     }
     attr_set(A_NORMAL, 0, NULL);
 }

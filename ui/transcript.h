@@ -34,7 +34,7 @@ int ui_transcript_pretty(ui_transcript *t, const char *text, size_t n);
 /* A dimmed remark at the end of the newest message: "12 tokens, 41 tok/s", "stopped". */
 int ui_transcript_note(ui_transcript *t, const char *text);
 void ui_transcript_drop(ui_transcript *t, size_t n); /* the newest n messages */
-/* The newest messages back to and including the newest question. */
+/* The newest messages back to and including the newest question; none without one. */
 void ui_transcript_drop_turn(ui_transcript *t);
 void ui_transcript_clear(ui_transcript *t);
 size_t ui_transcript_count(const ui_transcript *t);
