@@ -1,9 +1,12 @@
 /* chatfile.c - reading and writing chats; see chatfile.h for the format.
  *
  * Every record is one write() of one whole line to a file opened for appending, so a killed
- * process leaves at most one cut line, at the end. Reading takes nothing on trust: lines that
- * are not JSON objects of the known form are passed over, sizes are limited.               */
+ * process leaves at most one cut line, at the end; a full disk may cut one in the middle.
+ * Reading takes nothing on trust: lines that are not JSON objects of the known form are passed
+ * over, sizes are limited.                                                                 */
 #include "app/chatfile.h"
+
+#include "ui/text.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -24,6 +27,7 @@ struct chatfile {
     char id[64];
     char *model, *image; /* of the first line, until it is written */
     int fd;              /* -1 until there is something to keep */
+    bool cut;            /* the last line has no end */
 };
 
 static int make_dir(const char *dir, pali_error *err) {
@@ -109,12 +113,9 @@ int chatfile_resume(const char *state_dir, const char *id, chatfile **out, pali_
         *out = NULL;
         return rc;
     }
-    /* A line cut off by a crash is ended, so that the next one is whole. */
     char last;
     off_t size = lseek(f->fd, 0, SEEK_END);
-    if (size > 0 && pread(f->fd, &last, 1, size - 1) == 1 && last != '\n' &&
-        write(f->fd, "\n", 1) != 1)
-        return pali_fail(err, PALI_EIO, NULL, "%s: %s", f->path, strerror(errno));
+    f->cut = size > 0 && pread(f->fd, &last, 1, size - 1) == 1 && last != '\n';
     return 0;
 }
 
@@ -136,23 +137,45 @@ const char *chatfile_id(const chatfile *f) {
 static int put(chatfile *f, json_t *line, pali_error *err) {
     char *s = line ? json_dumps(line, JSON_COMPACT) : NULL;
     json_decref(line);
-    size_t n = s ? strlen(s) : 0;
-    char *with_end = s ? realloc(s, n + 2) : NULL;
-    if (!with_end) {
+    size_t n = s ? strlen(s) : 0, m = 0;
+    char *whole = s ? malloc(n + 3) : NULL;
+    if (!whole) {
         free(s);
         return pali_fail_nomem(err, "keeping the chat");
     }
-    with_end[n] = '\n';
-    ssize_t k = write(f->fd, with_end, n + 1);
-    free(with_end);
-    if (k != (ssize_t)n + 1)
-        return pali_fail(err, PALI_EIO, "the chat goes on, but this turn is not kept", "%s: %s",
-                         f->path, k < 0 ? strerror(errno) : "the disk is full");
-    return 0;
+    if (f->cut) /* a line that was cut off is ended first, else this one is lost with it */
+        whole[m++] = '\n';
+    memcpy(whole + m, s, n);
+    m += n;
+    whole[m++] = '\n';
+    free(s);
+    ssize_t k = write(f->fd, whole, m);
+    free(whole);
+    if (k == (ssize_t)m) {
+        f->cut = false;
+        return 0;
+    }
+    int rc = pali_fail(err, PALI_EIO, "the chat goes on, but this turn is not kept", "%s: %s",
+                       f->path, k < 0 ? strerror(errno) : "the disk is full");
+    f->cut |= k > 0;
+    return rc;
 }
 
-/* Text that is valid UTF-8 comes back as it is; anything else is not kept. */
+/* Text as JSON; bytes that are no UTF-8 are kept as U+FFFD. */
 static json_t *string(const char *s) {
+    json_t *j = s ? json_string(s) : NULL;
+    if (s && !j) {
+        size_t room = UI_TEXT_ROOM(strlen(s)) + 4;
+        char *clean = malloc(room);
+        if (clean)
+            j = json_string(ui_text_clean(UI_TEXT_VALID, s, clean, room));
+        free(clean);
+    }
+    return j ? j : json_null();
+}
+
+/* A path as JSON; null when it cannot be told in UTF-8. */
+static json_t *path_string(const char *s) {
     json_t *j = s ? json_string(s) : NULL;
     return j ? j : json_null();
 }
@@ -162,19 +185,34 @@ static int start(chatfile *f, pali_error *err) {
         return 0;
     f->fd = open(f->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
     if (f->fd < 0)
-        return pali_fail(err, PALI_EIO, "use --no-save to chat without a file", "%s: %s", f->path,
-                         strerror(errno));
-    return put(f,
-               json_pack("{s:i, s:o, s:o}", "pali", 1, "model", string(f->model), "image",
-                         string(f->image)),
-               err);
+        return pali_fail(err, PALI_EIO, NULL, "%s: %s", f->path, strerror(errno));
+    int rc = put(f,
+                 json_pack("{s:i, s:o, s:o}", "pali", 1, "model", path_string(f->model), "image",
+                           path_string(f->image)),
+                 err);
+    if (rc) { /* the next turn tries again */
+        close(f->fd);
+        unlink(f->path);
+        f->fd = -1;
+        f->cut = false;
+    }
+    return rc;
 }
 
 int chatfile_image(chatfile *f, const char *path, pali_error *err) {
-    if (f->fd >= 0)
-        return put(f, json_pack("{s:o}", "image", string(path)), err);
+    /* The chat may be gone on with from another folder. */
+    char *whole = realpath(path, NULL);
+    if (!whole)
+        whole = strdup(path);
+    if (!whole)
+        return pali_fail_nomem(err, "keeping the chat");
+    if (f->fd >= 0) {
+        int rc = put(f, json_pack("{s:o}", "image", path_string(whole)), err);
+        free(whole);
+        return rc;
+    }
     free(f->image); /* known before the first turn: goes into the first line */
-    f->image = strdup(path);
+    f->image = whole;
     return 0;
 }
 
@@ -203,6 +241,8 @@ int chatfile_write(const char *path, const char *model, const char *image, const
     int rc = 0;
     if (snprintf(f->path, sizeof f->path, "%s", path) >= (int)sizeof f->path)
         rc = pali_fail(err, PALI_EIO, NULL, "the path is too long");
+    if (!rc)
+        rc = start(f, err);
     for (size_t i = 0; !rc && i < nturns; i++)
         rc = chatfile_turn(f, turns[i].question, turns[i].answer, turns[i].stop, err);
     chatfile_close(f);
@@ -237,7 +277,7 @@ static int take_line(saved_chat *c, const json_t *line, size_t *room, pali_error
     const char *a = json_string_value(json_object_get(line, "a"));
     const json_t *image = json_object_get(line, "image");
     const json_t *drop = json_object_get(line, "drop");
-    if (json_is_string(image)) {
+    if (image) { /* null: one whose path could not be kept; the one before it is not meant */
         free(c->image);
         c->image = copy(image);
     }
@@ -269,7 +309,10 @@ static int take_line(saved_chat *c, const json_t *line, size_t *room, pali_error
 int chatfile_read_path(const char *path, saved_chat *out, pali_error *err) {
     *out = (saved_chat){0};
     struct stat st;
-    FILE *f = fopen(path, "re");
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would never open */
+    FILE *f = fd >= 0 ? fdopen(fd, "r") : NULL;
+    if (!f && fd >= 0)
+        close(fd);
     if (!f)
         return pali_fail(err, PALI_EIO, "`pali chats` lists the chats that were kept", "%s: %s",
                          path, strerror(errno));
@@ -282,8 +325,8 @@ int chatfile_read_path(const char *path, saved_chat *out, pali_error *err) {
     while (!rc && getline(&line, &cap, f) > 0) {
         json_t *j = json_loads(line, 0, NULL);
         if (json_is_object(j)) {
-            known |= json_object_get(j, "pali") != NULL;
             rc = take_line(out, j, &room, err);
+            known |= json_object_get(j, "pali") || out->nturns;
         }
         json_decref(j);
     }
@@ -303,7 +346,7 @@ static int newest_first(const void *a, const void *b) {
 
 /* Names in <state>/chats, newest first; free each and the array. */
 static int list_ids(const char *state_dir, char ***ids, size_t *n, pali_error *err) {
-    char dir[PATH_MAX];
+    char dir[PATH_MAX], name[64];
     *ids = NULL;
     *n = 0;
     snprintf(dir, sizeof dir, "%s/chats", state_dir);
@@ -312,13 +355,16 @@ static int list_ids(const char *state_dir, char ***ids, size_t *n, pali_error *e
         return pali_fail(err, PALI_EIO, NULL, "%s: %s", dir, strerror(errno));
     for (struct dirent *e; (e = readdir(d));) {
         size_t len = strlen(e->d_name);
-        if (len < 7 || strcmp(e->d_name + len - 6, ".jsonl"))
+        if (len < 7 || len >= sizeof name || strcmp(e->d_name + len - 6, ".jsonl"))
+            continue;
+        snprintf(name, sizeof name, "%.*s", (int)(len - 6), e->d_name);
+        if (!good_id(name)) /* not one of ours */
             continue;
         char **more = realloc(*ids, (*n + 1) * sizeof **ids);
         if (!more)
             break;
         *ids = more;
-        more[*n] = strndup(e->d_name, len - 6);
+        more[*n] = strdup(name);
         if (!more[*n])
             break;
         ++*n;
@@ -335,29 +381,37 @@ static void free_ids(char **ids, size_t n) {
     free(ids);
 }
 
-int chatfile_read(const char *state_dir, const char *id, saved_chat *out, pali_error *err) {
+static int read_id(const char *state_dir, const char *id, saved_chat *out, pali_error *err) {
     *out = (saved_chat){0};
-    char name[64];
-    if (!id) {
-        char **ids;
-        size_t n;
-        int rc = list_ids(state_dir, &ids, &n, err);
-        if (!rc && !n)
-            rc = pali_fail(err, PALI_EARG, NULL, "no chat has been kept yet");
-        if (!rc)
-            snprintf(name, sizeof name, "%s", ids[0]);
-        free_ids(ids, n);
-        if (rc)
-            return rc;
-        id = name;
-    }
     if (!good_id(id))
         return pali_fail(err, PALI_EARG, "`pali chats` lists them", "there is no chat %.40s", id);
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/chats/%s.jsonl", state_dir, id);
+    if (snprintf(path, sizeof path, "%s/chats/%s.jsonl", state_dir, id) >= (int)sizeof path)
+        return pali_fail(err, PALI_EIO, NULL, "the path of the chat file is too long");
     int rc = chatfile_read_path(path, out, err);
-    if (!rc && !(out->id = strdup(id)))
+    if (!rc && !(out->id = strdup(id))) {
+        saved_chat_close(out);
         rc = pali_fail_nomem(err, "reading the chat");
+    }
+    return rc;
+}
+
+int chatfile_read(const char *state_dir, const char *id, saved_chat *out, pali_error *err) {
+    if (id)
+        return read_id(state_dir, id, out, err);
+    *out = (saved_chat){0};
+    char **ids;
+    size_t n;
+    int rc = list_ids(state_dir, &ids, &n, err);
+    if (!rc) {
+        rc = PALI_EARG;
+        /* A crash at the very start leaves a file with nothing in it. */
+        for (size_t i = 0; rc && i < n; i++)
+            rc = read_id(state_dir, ids[i], out, NULL);
+        if (rc)
+            rc = pali_fail(err, PALI_EARG, NULL, "no chat has been kept yet");
+    }
+    free_ids(ids, n);
     return rc;
 }
 
@@ -369,7 +423,7 @@ int chatfile_list(const char *state_dir,
     int rc = list_ids(state_dir, &ids, &n, err);
     for (size_t i = 0; !rc && i < n; i++) {
         saved_chat c;
-        if (chatfile_read(state_dir, ids[i], &c, NULL) == 0) {
+        if (read_id(state_dir, ids[i], &c, NULL) == 0) {
             each(user, ids[i], c.nturns, c.nturns ? c.turns[0].question : "");
             saved_chat_close(&c);
         }

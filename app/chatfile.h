@@ -36,17 +36,18 @@ int chatfile_resume(const char *state_dir, const char *id, chatfile **out, pali_
 void chatfile_close(chatfile *f);
 const char *chatfile_id(const chatfile *f);
 
-/* Each is on disk (written, not only buffered) when it returns 0. */
+/* Each is on disk (written, not only buffered) when it returns 0. The picture's path is kept
+ * whole, so that the chat can be gone on with from another folder. */
 int chatfile_image(chatfile *f, const char *path, pali_error *err);
 int chatfile_turn(chatfile *f, const char *question, const char *answer, const char *stop,
                   pali_error *err);
 int chatfile_drop(chatfile *f, size_t n, pali_error *err);
 
-/* Writes a whole chat to a new file of any name. */
+/* Writes a whole chat to a new file of any name; fails when there is one. */
 int chatfile_write(const char *path, const char *model, const char *image, const chat_turn *turns,
                    size_t nturns, pali_error *err);
 
-/* Reads a chat; id NULL = the newest. Close with saved_chat_close. */
+/* Reads a chat; id NULL = the newest that can be read. Close with saved_chat_close. */
 int chatfile_read(const char *state_dir, const char *id, saved_chat *out, pali_error *err);
 /* Reads a chat from any file (as /save wrote it). */
 int chatfile_read_path(const char *path, saved_chat *out, pali_error *err);
