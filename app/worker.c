@@ -2,7 +2,8 @@
  *
  * Two linked queues under one mutex. An eventfd tells the loop that the event queue is not
  * empty. cancel is the one flag the model polls; it is cleared when a job starts, under the
- * mutex, so that a stop can only hit the job it was meant for.                              */
+ * mutex, so that a stop can only hit the job it was meant for. A word that the queue is empty
+ * is thrown away when a job was posted before anyone read it.                               */
 #include "app/worker.h"
 
 #include <errno.h>
@@ -43,7 +44,8 @@ struct worker {
     pthread_cond_t more;
     int fd;
     job *jobs, **jobs_end;
-    node *events, **events_end, *last;
+    node *events, **events_end;
+    node *piece, *progress; /* that more can be added to; NULL = none in the queue */
     job *running;
     int numbers, asks;
     bool quit;
@@ -71,7 +73,12 @@ static void tell(worker *w, worker_event *ev) {
         *n = (node){NULL, *ev};
         *w->events_end = n;
         w->events_end = &n->next;
-        w->last = n;
+        if (ev->type == WORKER_PROGRESS)
+            w->progress = n;
+        else if (ev->type == WORKER_PIECE)
+            w->piece = n;
+        else
+            w->piece = w->progress = NULL;
     }
     pthread_mutex_unlock(&w->lock);
     if (!n)
@@ -82,33 +89,41 @@ static void tell(worker *w, worker_event *ev) {
 }
 
 bool worker_take(worker *w, worker_event *out) {
-    pthread_mutex_lock(&w->lock);
-    node *n = w->events;
-    if (n) {
-        w->events = n->next;
-        if (!w->events) {
-            w->events_end = &w->events;
-            w->last = NULL;
-            uint64_t count;
-            if (read(w->fd, &count, sizeof count) < 0)
-                count = 0;
+    bool stale = true;
+    while (stale) {
+        pthread_mutex_lock(&w->lock);
+        node *n = w->events;
+        if (n) {
+            w->events = n->next;
+            if (n == w->piece)
+                w->piece = NULL;
+            if (n == w->progress)
+                w->progress = NULL;
+            if (!w->events) {
+                w->events_end = &w->events;
+                uint64_t count;
+                if (read(w->fd, &count, sizeof count) < 0)
+                    count = 0;
+            }
         }
+        stale = n && n->ev.type == WORKER_IDLE && (w->jobs || w->running);
+        pthread_mutex_unlock(&w->lock);
+        if (!n)
+            return false;
+        if (!stale)
+            *out = n->ev;
+        free(n);
     }
-    pthread_mutex_unlock(&w->lock);
-    if (!n)
-        return false;
-    *out = n->ev;
-    free(n);
     return true;
 }
 
 static void on_progress(void *user, pali_stage stage, int done, int total) {
     worker *w = user;
     pthread_mutex_lock(&w->lock);
-    bool merged = w->last && w->last->ev.type == WORKER_PROGRESS && w->last->ev.stage == stage;
+    bool merged = w->progress && w->progress->ev.stage == stage;
     if (merged) {
-        w->last->ev.done = done;
-        w->last->ev.total = total;
+        w->progress->ev.done = done;
+        w->progress->ev.total = total;
     }
     pthread_mutex_unlock(&w->lock);
     if (!merged)
@@ -120,8 +135,8 @@ static void on_piece(void *user, const pali_piece *piece) {
     worker *w = user;
     bool merged = false;
     pthread_mutex_lock(&w->lock);
-    if (w->last && w->last->ev.type == WORKER_PIECE) {
-        worker_event *e = &w->last->ev;
+    if (w->piece) { /* a progress of the same answer may have come after it */
+        worker_event *e = &w->piece->ev;
         char *text = realloc(e->text, e->n + piece->n + 1);
         if (text) {
             memcpy(text + e->n, piece->text, piece->n);
@@ -148,6 +163,8 @@ static void on_piece(void *user, const pali_piece *piece) {
 
 static int load(worker *w, job *j, const pali_run *run, pali_error *err) {
     pali_engine *e;
+    if (w->dialog) /* fresh, also when the old model stays */
+        pali_dialog_drop_turns(w->dialog, SIZE_MAX);
     int rc = pali_engine_open(&j->options, run, &e, err);
     if (rc)
         return rc;
@@ -182,6 +199,8 @@ static int run_job(worker *w, job *j, pali_error *err) {
     pali_run run = {&w->cancel, on_progress, w};
     if (j->type == JOB_LOAD)
         return load(w, j, &run, err);
+    if (!w->dialog && j->type != JOB_ASK)
+        return 0; /* that loading failed has been told; a model to come gets these anew */
     if (!w->dialog)
         return pali_fail(err, PALI_EARG, "choose one with /model", "there is no model loaded");
     switch (j->type) {
@@ -341,7 +360,7 @@ int worker_add_turn(worker *w, const char *question, const char *answer) {
 void worker_stop(worker *w, bool drop_waiting) {
     job *dropped = NULL;
     pthread_mutex_lock(&w->lock);
-    if (w->running)
+    if (w->running && w->running->type != JOB_LOAD)
         atomic_store(&w->cancel, 1);
     for (job **at = &w->jobs; drop_waiting && *at;) {
         job *j = *at;
@@ -379,9 +398,9 @@ int worker_fd(const worker *w) {
 void worker_close(worker *w) {
     if (!w)
         return;
-    worker_stop(w, true);
     pthread_mutex_lock(&w->lock);
-    w->quit = true;
+    w->quit = true; /* in one go with cancel: no other job may start in between */
+    atomic_store(&w->cancel, 1);
     pthread_cond_signal(&w->more);
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);

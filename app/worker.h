@@ -43,14 +43,16 @@ worker *worker_open(pali_error *err);
 void worker_close(worker *w);
 
 /* Jobs. Arguments are copied (of an image a reference is taken). They return the job's
- * number, -1 when memory is out. Loading another model starts a fresh dialog. */
+ * number, -1 when memory is out. Loading another model starts a fresh dialog; when it fails
+ * the old model stays, and starts one too. Without a model only questions fail. */
 int worker_load(worker *w, const pali_engine_options *o);
 int worker_image(worker *w, shared_image *image, bool forget);
 int worker_ask(worker *w, const char *prompt, const pali_ask *ask);
 int worker_drop_turns(worker *w, size_t n);
 int worker_add_turn(worker *w, const char *question, const char *answer);
 
-/* Asks the running job to stop; drop_waiting: also forgets the questions that wait. */
+/* Asks the running answer (or encoding) to stop, never the loading of a model;
+ * drop_waiting: also forgets the questions that wait. */
 void worker_stop(worker *w, bool drop_waiting);
 /* Questions that wait or run. */
 int worker_pending(worker *w);
