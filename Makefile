@@ -47,7 +47,7 @@ ui_obj := $(call obj,$(ui_src))
 app_obj := $(call obj,$(filter-out app/main.c,$(app_src)))
 tests := $(patsubst tests/%.c,$(B)/tests/%,$(test_src))
 
-.PHONY: all deps demo check test asan install uninstall format lint layers fuzz fuzz-short bench clean
+.PHONY: all deps demo demo-accuracy check test install uninstall format lint layers fuzz bench clean
 .SECONDARY:
 all: build/pali
 
@@ -129,8 +129,14 @@ deps:
 	@tests/deps.sh $(DEB_PACKAGES) $(if $(filter check,$(MAKECMDGOALS)),$(DEB_TEST_PACKAGES))
 
 demo: deps
-	@$(MAKE) --no-print-directory build/pali
+	@$(MAKE) --no-print-directory -s -j$(shell nproc) build/pali
 	@build/pali --demo
+
+# The miniature model on pictures it never saw, through build/pali: a table a task. Needs
+# Python with numpy and Pillow (and the DejaVu and Liberation fonts); takes minutes.
+PYTHON ?= python3
+demo-accuracy: build/pali
+	$(PYTHON) tests/reference/demo_eval.py --out build/demo-accuracy --pali build/pali --model assets/demo $(EVAL)
 
 install: build/pali
 	install -Dm755 build/pali $(DESTDIR)$(PREFIX)/bin/pali
