@@ -50,6 +50,9 @@ struct worker {
     int numbers, asks;
     bool quit;
     atomic_int cancel;
+    /* The loop's own: events on their way out. */
+    node *batch;
+    bool batch_ended;
     /* The worker thread's own: */
     pali_engine *engine;
     pali_dialog *dialog;
@@ -88,33 +91,32 @@ static void tell(worker *w, worker_event *ev) {
         return; /* the loop also looks when other things wake it */
 }
 
+/* Hands out what had come by the first call, then says once that there is no more: a fast
+ * model would else keep a loop that takes everything from ever drawing a frame. */
 bool worker_take(worker *w, worker_event *out) {
-    bool stale = true;
-    while (stale) {
-        pthread_mutex_lock(&w->lock);
-        node *n = w->events;
-        if (n) {
-            w->events = n->next;
-            if (n == w->piece)
-                w->piece = NULL;
-            if (n == w->progress)
-                w->progress = NULL;
-            if (!w->events) {
-                w->events_end = &w->events;
-                uint64_t count;
-                if (read(w->fd, &count, sizeof count) < 0)
-                    count = 0;
-            }
-        }
-        stale = n && n->ev.type == WORKER_IDLE && (w->jobs || w->running);
-        pthread_mutex_unlock(&w->lock);
-        if (!n)
-            return false;
-        if (!stale)
-            *out = n->ev;
-        free(n);
+    if (!w->batch && w->batch_ended) {
+        w->batch_ended = false;
+        return false;
     }
-    return true;
+    pthread_mutex_lock(&w->lock);
+    if (!w->batch) {
+        w->batch = w->events;
+        w->events = w->piece = w->progress = NULL;
+        w->events_end = &w->events;
+        uint64_t count;
+        if (w->batch && read(w->fd, &count, sizeof count) < 0)
+            count = 0;
+    }
+    node *n = w->batch;
+    bool stale = n && n->ev.type == WORKER_IDLE && (w->jobs || w->running);
+    pthread_mutex_unlock(&w->lock);
+    if (!n)
+        return false;
+    w->batch = n->next;
+    w->batch_ended = !w->batch;
+    *out = n->ev;
+    free(n);
+    return stale ? worker_take(w, out) : true;
 }
 
 static void on_progress(void *user, pali_stage stage, int done, int total) {
@@ -410,8 +412,9 @@ void worker_close(worker *w) {
         w->jobs = next;
     }
     worker_event ev;
-    while (worker_take(w, &ev))
-        worker_event_close(&ev);
+    while (w->batch || w->events)
+        if (worker_take(w, &ev))
+            worker_event_close(&ev);
     pali_dialog_close(w->dialog);
     pali_engine_close(w->engine);
     close(w->fd);

@@ -58,7 +58,8 @@ void worker_stop(worker *w, bool drop_waiting);
 int worker_pending(worker *w);
 
 int worker_fd(const worker *w);
-/* Takes the oldest event; false when there is none. Release with worker_event_close. */
+/* Takes the oldest event; false when there is none, and once after those that were there
+ * together, so that a loop that takes all comes to an end. Release with worker_event_close. */
 bool worker_take(worker *w, worker_event *out);
 void worker_event_close(worker_event *e);
 

@@ -207,17 +207,22 @@ static void chat_queues_and_stops(void **state) {
     tty t;
     start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", "-n", "900", NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
-    tty_send(&t, "first\r");
+    /* Several: the status line shows a remark about the picture at first, and the tiny model
+     * needs less than a second for an answer. */
+    tty_send(&t, "one\rtwo\rthree\rfour\rfive\rsix\r");
     tty_wait(&t, "answering:");
-    tty_send(&t, "second\r");
-    tty_wait(&t, "1 waiting");
-    tty_send(&t, "\033"); /* the first one only */
+    tty_wait(&t, "waiting");
+    tty_send(&t, "\033"); /* that one only */
     tty_wait(&t, "[stopped]");
-    tty_wait(&t, "> second");
+    tty_wait(&t, "answering:");
     tty_send(&t, "\003");
     tty_wait(&t, "64x48 -> "); /* at rest again */
+    tty_send(&t, "last\r");
+    tty_wait(&t, "> last");
+    tty_wait(&t, "[cut at the length limit]");
+    tty_wait(&t, "64x48 -> ");
     tty_send(&t, "/undo\r");
-    tty_wait_gone(&t, "> second");
+    tty_wait_gone(&t, "> last");
     quit(&t);
 }
 
@@ -226,7 +231,7 @@ static void chat_edits_while_an_answer_streams(void **state) {
     tty t;
     start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", "-n", "900", NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
-    tty_send(&t, "go\r");
+    tty_send(&t, "go\rgo\rgo\rgo\rgo\rgo\r");
     tty_wait(&t, "answering:");
     tty_send(&t, "abcd");
     tty_wait(&t, "> abcd");
