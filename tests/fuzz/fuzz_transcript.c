@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -32,10 +33,15 @@ static void draw(ui_transcript *t, int h, int w) {
     for (int y = 0; y < ROWS; y++)
         for (int x = 0; x < COLUMNS; x++) {
             bool pane = y >= 1 && y < 1 + h && x >= 2 && x < 2 + w;
-            chtype c = mvinch(y, x) & A_CHARTEXT;
-            if (!pane && c != '#')
+            cchar_t cell;
+            wchar_t c[CCHARW_MAX + 1];
+            attr_t attr;
+            short pair;
+            if (mvin_wch(y, x, &cell) != OK || getcchar(&cell, c, &attr, &pair, NULL) != OK)
                 abort();
-            if (pane && (c < 0x20 || c == 0x7f))
+            if (!pane && *c != '#')
+                abort();
+            if (pane && (*c < 0x20 || (*c >= 0x7f && *c < 0xa0) || *c == 0x202e))
                 abort();
         }
 }

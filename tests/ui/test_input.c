@@ -269,8 +269,13 @@ static void input_completes(void **state) {
     ui_input_draw((ui_rect){0, 0, 5, 60});
     for (int y = 0; y < 5; y++)
         for (int x = 0; x < 60; x++) {
-            chtype c = mvinch(y, x);
-            assert_false((c & A_CHARTEXT) < 0x20);
+            cchar_t cell;
+            wchar_t c[CCHARW_MAX + 1];
+            attr_t attr;
+            short pair;
+            assert_int_equal(mvin_wch(y, x, &cell), OK);
+            assert_int_equal(getcchar(&cell, c, &attr, &pair, NULL), OK);
+            assert_false(*c < 0x20 || (*c >= 0x7f && *c < 0xa0));
         }
     unlink(odd);
 }
