@@ -11,7 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+enum {
+    NICER = 3 /* measured: halves the median of key to echo while tokens stream */
+};
 
 typedef enum {
     JOB_LOAD,
@@ -232,8 +237,19 @@ static void job_close(job *j) {
     free(j);
 }
 
+/* A key typed meanwhile must not wait for a processor: this thread, and those that it starts
+ * for the model, give way to the one that draws. */
+static void give_way(void) {
+    id_t self = (id_t)gettid();
+    errno = 0;
+    int nice_now = getpriority(PRIO_PROCESS, self);
+    if (!errno)
+        setpriority(PRIO_PROCESS, self, nice_now + NICER);
+}
+
 static void *work(void *arg) {
     worker *w = arg;
+    give_way();
     for (;;) {
         pthread_mutex_lock(&w->lock);
         while (!w->jobs && !w->quit)

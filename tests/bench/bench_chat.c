@@ -241,7 +241,8 @@ static void measure_keys(int keys) {
             for (double until = now_ms() + 60; now_ms() < until;)
                 pump(&p, 1);
         }
-        char letter[3] = {(char)0xd4, (char)(0xb1 + i % KEYS_A_LINE), 0}; /* Armenian */
+        int code = 0x531 + i % KEYS_A_LINE; /* Armenian: the model does not write it */
+        char letter[3] = {(char)(0xc0 | code >> 6), (char)(0x80 | (code & 63)), 0};
         p.nseen = 0;
         double sent = now_ms();
         send_bytes(&p, letter);
