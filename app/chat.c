@@ -311,7 +311,6 @@ static void show_objects(chat *c, const pali_object *objects, size_t n, const ch
     char *pretty = chat_pretty(objects, n, raw, true);
     ui_transcript_pretty(c->log, pretty, pretty ? strlen(pretty) : 0);
     free(pretty);
-    chat_refresh_picture(c);
 }
 
 static void on_started(chat *c) {
@@ -353,11 +352,13 @@ static void on_piece(chat *c, const worker_event *e) {
     c->answer[c->nanswer] = 0;
     pali_object *objects;
     size_t n;
-    /* Boxes appear as soon as their tokens are there. */
-    if (c->image && memchr(e->text, '>', e->n) &&
+    /* Boxes appear as soon as their tokens are there, their names as they come. */
+    if (c->image && (c->nobjects || memchr(e->text, '>', e->n)) &&
         !pali_locate(c->answer, c->nanswer, c->image->image.width, c->image->image.height, &objects,
                      &n, NULL)) {
         if (n > c->nobjects)
+            chat_refresh_picture(c);
+        if (n)
             show_objects(c, objects, n, c->answer);
         free(objects);
     }
@@ -365,8 +366,10 @@ static void on_piece(chat *c, const worker_event *e) {
 
 static void on_answer(chat *c, const worker_event *e) {
     const pali_result *r = &e->result;
-    if (r->nobjects)
+    if (r->nobjects) {
         show_objects(c, r->objects, r->nobjects, r->text);
+        chat_refresh_picture(c);
+    }
     double generating = r->decode_s > 0 ? r->decode_s : 1e-9;
     c->tok_s = (double)r->ntokens / generating;
     c->ttft_s = c->first_ms ? 1e-3 * (double)(c->first_ms - c->started_ms) : 0;

@@ -16,6 +16,23 @@
 
 /* --- readable boxes ---------------------------------------------------------------------- */
 
+/* What the model said between the objects and behind them stays. */
+static void put_between(FILE *f, const char *before, const char *s, size_t n, const char *after) {
+    while (n && strchr(" ;\n", *s)) {
+        s++;
+        n--;
+    }
+    while (n && strchr(" ;\n", s[n - 1]))
+        n--;
+    char *text = n ? strndup(s, n) : NULL;
+    size_t room = UI_TEXT_ROOM(n) + 4;
+    char *clean = text ? malloc(room) : NULL;
+    if (clean)
+        fprintf(f, "%s%s%s", before, ui_text_clean(UI_TEXT_LINE, text, clean, room), after);
+    free(text);
+    free(clean);
+}
+
 char *chat_pretty(const pali_object *objects, size_t n, const char *raw, bool marks) {
     if (!n)
         return NULL;
@@ -29,29 +46,16 @@ char *chat_pretty(const pali_object *objects, size_t n, const char *raw, bool ma
         const pali_object *o = &objects[i];
         char label[3 * PALI_LABEL_MAX];
         ui_text_clean(UI_TEXT_LINE, *o->label ? o->label : "object", label, sizeof label);
-        /* What the model said between the objects stays. */
-        size_t from = at, to = o->from;
-        while (from < to && strchr(" ;\n", raw[from]))
-            from++;
-        while (to > from && strchr(" ;\n", raw[to - 1]))
-            to--;
-        if (to > from) {
-            char *between = strndup(raw + from, to - from);
-            char *clean = between ? malloc(UI_TEXT_ROOM(to - from) + 4) : NULL;
-            if (clean)
-                fprintf(f, "%s%s\n", i ? "\n" : "",
-                        ui_text_clean(UI_TEXT_LINE, between, clean, UI_TEXT_ROOM(to - from) + 4));
-            free(between);
-            free(clean);
-        } else if (i) {
+        if (i)
             fputc('\n', f);
-        }
+        put_between(f, "", raw + at, o->from - at, "\n");
         at = o->to;
         if (marks)
             fprintf(f, "%c ", (int)(i % UI_OBJECT_COLOURS) + 1);
         fprintf(f, "%s at %ld,%ld\u2013%ld,%ld%s", label, lroundf(o->box[0]), lroundf(o->box[1]),
                 lroundf(o->box[2]), lroundf(o->box[3]), o->has_mask ? ", with outline" : "");
     }
+    put_between(f, "\n", raw + at, strlen(raw) - at, "");
     if (fclose(f)) {
         free(out);
         return NULL;
