@@ -161,13 +161,7 @@ void chat_stop(chat *c, bool all) {
     c->dirty = true;
 }
 
-void chat_undo(chat *c, size_t n) {
-    if (n > c->nturns)
-        n = c->nturns;
-    if (c->busy) {
-        chat_notice(c, "an answer is under way: stop it first (Esc)");
-        return;
-    }
+static void take_back(chat *c, size_t n) {
     for (size_t i = 0; i < n; i++)
         ui_transcript_drop_turn(c->log);
     forget_turns(c, n);
@@ -179,21 +173,56 @@ void chat_undo(chat *c, size_t n) {
     chat_refresh_picture(c);
 }
 
-void chat_retry(chat *c) {
-    if (!c->nturns || c->busy) {
-        chat_notice(c, c->busy ? "an answer is under way: stop it first (Esc)"
-                               : "there is no question to repeat");
-        return;
-    }
+static void ask_again(chat *c) {
     char *again = strdup(c->turns[c->nturns - 1].question);
     if (!again) {
         no_memory(c);
         return;
     }
-    chat_undo(c, 1);
+    take_back(c, 1);
     c->ask.sampling.seed++; /* with a temperature: another answer */
     chat_ask(c, again);
     free(again);
+}
+
+/* Does now what had to wait for the end of an answer. */
+static void do_then(chat *c) {
+    int then = c->then;
+    c->then = THEN_NOTHING;
+    if (then == THEN_UNDO && c->nturns)
+        take_back(c, 1);
+    else if (then == THEN_RETRY && c->nturns)
+        ask_again(c);
+    else if (then == THEN_CLEAR) {
+        take_back(c, c->nturns);
+        ui_transcript_clear(c->log);
+    }
+}
+
+static void do_when_stopped(chat *c, int then) {
+    c->then = then;
+    if (c->busy || c->nwaiting)
+        chat_stop(c, true);
+    if (!c->busy)
+        do_then(c);
+}
+
+void chat_undo(chat *c) {
+    if (c->nturns || c->busy)
+        do_when_stopped(c, THEN_UNDO);
+    else
+        chat_notice(c, "there is nothing to take back");
+}
+
+void chat_retry(chat *c) {
+    if (c->nturns || c->busy)
+        do_when_stopped(c, THEN_RETRY);
+    else
+        chat_notice(c, "there is no question to repeat");
+}
+
+void chat_clear(chat *c) {
+    do_when_stopped(c, THEN_CLEAR);
 }
 
 /* --- picture ----------------------------------------------------------------------------------- */
@@ -391,6 +420,7 @@ static void on_answer(chat *c, const worker_event *e) {
     pali_error err = {0};
     if (c->file && chatfile_turn(c->file, q, r->text, pali_stop_name(r->stop), &err))
         chat_error(c, &err);
+    do_then(c);
 }
 
 static void on_failed(chat *c, const worker_event *e) {
@@ -398,6 +428,7 @@ static void on_failed(chat *c, const worker_event *e) {
         c->load_failed = true;
     if (c->busy) {
         c->busy = false;
+        c->then = THEN_NOTHING;
         ui_transcript_note(c->log, "[failed]");
     }
     chat_error(c, &e->error);
@@ -828,6 +859,7 @@ static void on_signal(chat *c, int sig) {
 /* --- the loop --------------------------------------------------------------------------------------------- */
 
 void chat_redraw(chat *c) {
+    ui_term_repaint();
     c->generation++;
     chat_layout(c);
     c->emit = true;

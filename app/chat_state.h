@@ -63,10 +63,10 @@ typedef struct {
     char **waiting; /* questions not started, oldest first; the first nposted are the worker's, */
     size_t nwaiting, waiting_cap, nposted; /* the others wait for a picture to be opened */
     int opening;                           /* pictures being opened */
-    bool busy;      /* an answer is under way */
-    bool working;   /* the worker has a job of any kind */
-    char *question; /* of the running answer; owned */
-    char *answer;   /* raw, so far; owned */
+    bool busy;                             /* an answer is under way */
+    bool working;                          /* the worker has a job of any kind */
+    char *question;                        /* of the running answer; owned */
+    char *answer;                          /* raw, so far; owned */
     size_t nanswer, answer_cap;
     int ntokens;
     pali_stage stage;
@@ -75,6 +75,12 @@ typedef struct {
     double tok_s, ttft_s;                /* of the last answer */
     int used;                            /* positions of the last turn */
 
+    enum {
+        THEN_NOTHING,
+        THEN_UNDO,
+        THEN_RETRY,
+        THEN_CLEAR
+    } then;   /* what was asked for during an answer; done when it has stopped */
     bool raw; /* show <loc> tokens */
     chat_popup popup;
     char notice[512]; /* in the status line */
@@ -97,8 +103,10 @@ void chat_open_image(chat *c, const char *path);
 void chat_set_image(chat *c, shared_image *image, bool forget); /* borrows image */
 void chat_crop(chat *c, float x0, float y0, float x1, float y1);
 void chat_uncrop(chat *c);
-void chat_undo(chat *c, size_t n);
+/* During an answer: stops it first. */
+void chat_undo(chat *c);
 void chat_retry(chat *c);
+void chat_clear(chat *c);
 void chat_load_model(chat *c, const char *dir);
 void chat_stop(chat *c, bool all);
 void chat_show_turns(chat *c, const saved_chat *saved);

@@ -164,17 +164,12 @@ static void run_retry(chat *c, const char *args) {
 
 static void run_undo(chat *c, const char *args) {
     (void)args;
-    if (!c->nturns)
-        chat_notice(c, "there is nothing to take back");
-    else
-        chat_undo(c, 1);
+    chat_undo(c);
 }
 
 static void run_clear(chat *c, const char *args) {
     (void)args;
-    chat_undo(c, c->nturns);
-    if (!c->busy)
-        ui_transcript_clear(c->log);
+    chat_clear(c);
 }
 
 static void run_history(chat *c, const char *args) {

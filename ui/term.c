@@ -402,6 +402,12 @@ void ui_term_close(void) {
 void ui_term_resize(ui_term_caps *caps) {
     read_size(caps);
     resize_term(caps->rows, caps->cols);
+    /* What a resized terminal kept of the old screen is its own affair: assume nothing. */
+    ui_term_repaint();
+}
+
+void ui_term_repaint(void) {
+    clearok(curscr, TRUE);
 }
 
 void ui_term_suspend(ui_term_caps *caps) {

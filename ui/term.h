@@ -58,6 +58,8 @@ int ui_term_open(const ui_term_options *o, ui_term_caps *caps, char **early, siz
 void ui_term_close(void);
 /* Reads the size anew (after SIGWINCH) and tells curses. */
 void ui_term_resize(ui_term_caps *caps);
+/* The next refresh draws every cell anew, whatever is on the screen now. */
+void ui_term_repaint(void);
 /* Readable when a signal came; ui_term_signal takes one (0 = none): SIGWINCH, SIGTERM,
  * SIGHUP, SIGINT, SIGTSTP, SIGCONT. */
 int ui_term_signal_fd(void);

@@ -219,9 +219,7 @@ static void chat_queues_and_stops(void **state) {
     tty_wait(&t, "64x48 -> "); /* at rest again */
     tty_send(&t, "last\r");
     tty_wait(&t, "> last");
-    tty_wait(&t, "[cut at the length limit]");
-    tty_wait(&t, "64x48 -> ");
-    tty_send(&t, "/undo\r");
+    tty_send(&t, "/undo\r"); /* whether it still runs or not */
     tty_wait_gone(&t, "> last");
     quit(&t);
 }
