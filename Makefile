@@ -141,8 +141,8 @@ demo-accuracy: build/pali
 install: build/pali
 	install -Dm755 build/pali $(DESTDIR)$(PREFIX)/bin/pali
 	install -Dm644 man/pali.1 $(DESTDIR)$(PREFIX)/share/man/man1/pali.1
-	install -d $(DESTDIR)$(PREFIX)/share/pali
-	cp -r assets/demo $(DESTDIR)$(PREFIX)/share/pali/
+	install -d $(DESTDIR)$(PREFIX)/share/pali/demo
+	install -m644 $(filter-out %.py %.md,$(wildcard assets/demo/*.*)) $(DESTDIR)$(PREFIX)/share/pali/demo
 uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/bin/pali $(DESTDIR)$(PREFIX)/share/man/man1/pali.1 $(DESTDIR)$(PREFIX)/share/pali
 

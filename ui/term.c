@@ -180,18 +180,16 @@ static bool da1_has_sixel(const char *s, size_t n) {
 
 /* ESC ] 11 ; rgb:RRRR/GGGG/BBBB: dark when its luminance is below a half. */
 static bool background_is_dark(const char *s) {
-    unsigned r, g, b;
-    char digits[5][5] = {{0}};
+    static const double weight[] = {0.299, 0.587, 0.114};
+    char digits[3][5];
     if (sscanf(s, "%4[0-9a-fA-F]/%4[0-9a-fA-F]/%4[0-9a-fA-F]", digits[0], digits[1], digits[2]) !=
         3)
         return true;
-    double scale[3];
-    unsigned *v[] = {&r, &g, &b};
-    for (int i = 0; i < 3; i++) {
-        *v[i] = (unsigned)strtoul(digits[i], NULL, 16);
-        scale[i] = (double)((1u << (4 * strlen(digits[i]))) - 1);
-    }
-    return 0.299 * r / scale[0] + 0.587 * g / scale[1] + 0.114 * b / scale[2] < 0.5;
+    double luminance = 0;
+    for (int i = 0; i < 3; i++)
+        luminance += weight[i] * (double)strtoul(digits[i], NULL, 16) /
+                     (double)((1u << (4 * strlen(digits[i]))) - 1);
+    return luminance < 0.5;
 }
 
 static void take_reply(const ui_event *e, replies *r, ui_term_caps *caps) {
