@@ -11,6 +11,7 @@
 #include "ui/theme.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <locale.h>
 #include <poll.h>
 #include <signal.h>
@@ -228,8 +229,8 @@ void chat_clear(chat *c) {
 /* --- picture ----------------------------------------------------------------------------------- */
 
 void chat_open_image(chat *c, const char *path) {
-    char full[4096];
-    if (path[0] == '~' && path[1] == '/' && c->o->env.home &&
+    char full[PATH_MAX];
+    if (path && path[0] == '~' && path[1] == '/' && c->o->env.home &&
         snprintf(full, sizeof full, "%s%s", c->o->env.home, path + 1) < (int)sizeof full)
         path = full;
     if (painter_open_image(c->painter, path, true)) {
@@ -237,7 +238,7 @@ void chat_open_image(chat *c, const char *path) {
         return;
     }
     c->opening++;
-    chat_notice(c, "opening %s", path);
+    chat_notice(c, "opening %s", path ? path : "the clipboard");
 }
 
 void chat_set_image(chat *c, shared_image *image, bool forget) {
@@ -300,7 +301,7 @@ static void on_painter(chat *c, painter_event *e) {
             ui_transcript_clear(c->log);
         chat_set_image(c, c->full, e->forget && !first);
         pali_error err = {0};
-        if (c->file && chatfile_image(c->file, c->image_path, &err))
+        if (c->file && chatfile_image(c->file, e->clipboard ? NULL : c->image_path, &err))
             chat_error(c, &err);
         char name[256];
         const char *slash = strrchr(c->image_path, '/');

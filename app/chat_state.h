@@ -99,7 +99,7 @@ void chat_error(chat *c, const pali_error *err);
 
 /* What commands do to the chat. */
 void chat_ask(chat *c, const char *prompt);
-void chat_open_image(chat *c, const char *path);
+void chat_open_image(chat *c, const char *path);                /* NULL: from the clipboard */
 void chat_set_image(chat *c, shared_image *image, bool forget); /* borrows image */
 void chat_crop(chat *c, float x0, float y0, float x1, float y1);
 void chat_uncrop(chat *c);

@@ -201,10 +201,10 @@ static int start(chatfile *f, pali_error *err) {
 
 int chatfile_image(chatfile *f, const char *path, pali_error *err) {
     /* The chat may be gone on with from another folder. */
-    char *whole = realpath(path, NULL);
-    if (!whole)
+    char *whole = path ? realpath(path, NULL) : NULL;
+    if (path && !whole)
         whole = strdup(path);
-    if (!whole)
+    if (path && !whole)
         return pali_fail_nomem(err, "keeping the chat");
     if (f->fd >= 0) {
         int rc = put(f, json_pack("{s:o}", "image", path_string(whole)), err);

@@ -37,7 +37,7 @@ void chatfile_close(chatfile *f);
 const char *chatfile_id(const chatfile *f);
 
 /* Each is on disk (written, not only buffered) when it returns 0. The picture's path is kept
- * whole, so that the chat can be gone on with from another folder. */
+ * whole, so that the chat can be gone on with from another folder; NULL: it has none. */
 int chatfile_image(chatfile *f, const char *path, pali_error *err);
 int chatfile_turn(chatfile *f, const char *question, const char *answer, const char *stop,
                   pali_error *err);

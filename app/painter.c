@@ -1,6 +1,8 @@
 /* painter.c - the thread behind painter.h. */
 #include "app/painter.h"
 
+#include "app/clipboard.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -17,7 +19,7 @@ typedef struct {
 typedef struct open_job {
     struct open_job *next;
     char *path;
-    bool forget;
+    bool clipboard, forget;
 } open_job;
 
 typedef struct done {
@@ -95,11 +97,12 @@ unsigned painter_render(painter *p, shared_image *image, const ui_picture_reques
 int painter_open_image(painter *p, const char *path, bool forget) {
     open_job *j = calloc(1, sizeof *j);
     if (j)
-        j->path = strdup(path);
+        j->path = strdup(path ? path : "clipboard");
     if (!j || !j->path) {
         free(j);
         return -1;
     }
+    j->clipboard = !path;
     j->forget = forget;
     pthread_mutex_lock(&p->lock);
     *p->opens_end = j;
@@ -151,10 +154,24 @@ bool painter_take(painter *p, painter_event *out) {
 
 /* --- the thread ------------------------------------------------------------------------------ */
 
+static int decode(const open_job *j, pali_image *image, pali_error *err) {
+    if (!j->clipboard)
+        return pali_image_open(j->path, image, err);
+    uint8_t *bytes;
+    size_t n;
+    int rc = clipboard_read_png(&bytes, &n, err);
+    if (!rc) {
+        rc = pali_image_decode(bytes, n, "the clipboard's picture", image, err);
+        free(bytes);
+    }
+    return rc;
+}
+
 static void open_image(painter *p, open_job *j) {
-    painter_event ev = {.type = PAINTER_IMAGE, .path = j->path, .forget = j->forget};
+    painter_event ev = {
+        .type = PAINTER_IMAGE, .path = j->path, .clipboard = j->clipboard, .forget = j->forget};
     pali_image image;
-    if (!pali_image_open(j->path, &image, &ev.error)) {
+    if (!decode(j, &image, &ev.error)) {
         ev.image = shared_image_new(&image);
         if (!ev.image)
             pali_fail_nomem(&ev.error, "opening the image");

@@ -21,6 +21,7 @@ typedef enum {
 typedef struct {
     painter_event_type type;
     char *path;          /* IMAGE, FAILED while opening (else NULL): owned */
+    bool clipboard;      /* IMAGE: path is only a word for it */
     bool forget;         /* as given to painter_open_image */
     shared_image *image; /* IMAGE: one reference, the taker's */
     ui_picture *picture; /* PICTURE: the taker's */
@@ -31,7 +32,8 @@ typedef struct {
 painter *painter_open(pali_error *err);
 void painter_close(painter *p);
 
-/* Decodes path (copied). -1 when memory is out. */
+/* Decodes path (copied); NULL: the picture on the clipboard, whose path then is "clipboard".
+ * -1 when memory is out. */
 int painter_open_image(painter *p, const char *path, bool forget);
 /* Renders r with the pixels of image (a reference is taken); r's objects, labels and masks
  * are copied. Replaces a request that waits. Returns its serial, 0 when memory is out. */

@@ -59,15 +59,15 @@ static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
     char h[96], s[128];
     snprintf(h, sizeof h, "HOME=%s", home);
     snprintf(s, sizeof s, "XDG_STATE_HOME=%s/state", home);
-    const char *env[24] = {h, s, "LC_ALL=C.UTF-8", "INPUTRC=/dev/null", "PATH=/usr/bin:/bin"};
-    n = 5;
-    bool term = false;
-    for (int i = 0; extra_env && extra_env[i]; i++) {
+    /* The first of a name counts, so the test's own come first. */
+    const char *env[24] = {0};
+    n = 0;
+    for (int i = 0; extra_env && extra_env[i]; i++)
         env[n++] = extra_env[i];
-        term |= !strncmp(extra_env[i], "TERM=", 5);
-    }
-    if (!term)
-        env[n++] = "TERM=xterm-256color";
+    const char *const rest[] = {
+        h, s, "LC_ALL=C.UTF-8", "INPUTRC=/dev/null", "PATH=/usr/bin:/bin", "TERM=xterm-256color"};
+    for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
+        env[n++] = rest[i];
     const char *asan = getenv("ASAN_OPTIONS");
     char a[256];
     if (asan) {
@@ -306,6 +306,34 @@ static void chat_opens_a_pasted_path(void **state) {
     tty_wait(&t, "it's ^[[31m odd.ppm, 64x48");
     assert_null(strstr(t.log, "\033[31m odd"));
     unlink(odd);
+    quit(&t);
+}
+
+/* wl-paste is a script of ours here. */
+static void chat_pastes_a_picture(void **state) {
+    (void)state;
+    char path[128], env[256];
+    snprintf(path, sizeof path, "%s/bin", home);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/bin/wl-paste", home);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fprintf(f, "#!/bin/sh\n[ \"$*\" = '--type image/png' ] && exec cat '%s'\n", image);
+    fclose(f);
+    chmod(path, 0700);
+    snprintf(env, sizeof env, "PATH=%s/bin:/usr/bin:/bin", home);
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", NULL},
+              (const char *[]){env, NULL});
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "/paste\r");
+    tty_wait(&t, "clipboard, 64x48");
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("#!/bin/sh\nexit 1\n", f);
+    fclose(f);
+    tty_send(&t, "/paste\r");
+    tty_wait(&t, "no picture on the clipboard");
     quit(&t);
 }
 
@@ -585,6 +613,7 @@ int main(void) {
         cmocka_unit_test(chat_survives_a_resize_storm),
         cmocka_unit_test(chat_takes_a_megabyte_of_paste),
         cmocka_unit_test(chat_opens_a_pasted_path),
+        cmocka_unit_test(chat_pastes_a_picture),
         cmocka_unit_test(chat_completes),
         cmocka_unit_test(chat_runs_every_command),
         cmocka_unit_test(chat_respects_no_color),
