@@ -913,15 +913,17 @@ static void loop(chat *c) {
         if (n > 0 && (p[0].revents & (POLLIN | POLLHUP | POLLERR)))
             read_keys(c);
         ui_event e;
-        bool typed = false;
+        bool at_once = false;
         while (!c->quit && ui_keys_next(c->keys, chat_now(), &e)) {
             on_event(c, &e);
-            typed = true;
+            at_once = true;
         }
         ui_keys_vi(c->keys, ui_input_vi());
         painter_event pe;
-        while (painter_take(c->painter, &pe))
+        while (painter_take(c->painter, &pe)) {
             on_painter(c, &pe);
+            at_once = true;
+        }
         worker_event we;
         while (worker_take(c->worker, &we))
             on_worker(c, &we);
@@ -930,9 +932,9 @@ static void loop(chat *c) {
             c->notice_until = 0;
             c->dirty = true;
         }
-        /* What was typed shows at once; everything else at most 60 times a second. */
+        /* What was typed and a picture show at once; the rest at most 60 times a second. */
         bool due = now - c->frame_ms >= FRAME_MS;
-        if ((c->dirty && (typed || due)) || ((c->busy || c->working) && now - c->frame_ms >= 100)) {
+        if ((c->dirty && (at_once || due)) || ((c->busy || c->working) && now - c->frame_ms >= 100)) {
             chat_draw(c);
             c->frame_ms = chat_now();
         }
