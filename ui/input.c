@@ -244,6 +244,8 @@ void ui_input_paste(const char *s, size_t n) {
 
 static void reset(const char *text) {
     forget_matches();
+    if (RL_ISSTATE(RL_STATE_NUMERICARG)) /* sigcleanup forgets the prompt that was put aside */
+        rl_restore_prompt();
     rl_free_line_state();
     rl_callback_sigcleanup();
     rl_callback_handler_remove();

@@ -62,6 +62,8 @@ static void compact(ui_keys *k) {
 }
 
 int ui_keys_feed(ui_keys *k, const char *bytes, size_t n, long now_ms) {
+    if (!n)
+        return 0;
     compact(k);
     if (now_ms - k->since >= SEQUENCE_MS)
         k->skipping = false;
