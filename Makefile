@@ -121,8 +121,8 @@ fuzz: $(fuzzers)
 
 # --- benchmarks: figures for BENCHMARKS.md, no part of the tests -----------------------
 benches := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/bench_*.c))
-bench: $(benches)
-	@for b in $^; do $$b || exit 1; done
+bench: $(B)/pali $(benches)
+	@for b in $(benches); do PALI=$(B)/pali $$b || exit 1; done
 
 # --- the rest ----------------------------------------------------------------------
 deps:

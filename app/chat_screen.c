@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ncurses names that ours would shadow are not used here. */
+/* ncurses names that ours would shadow are not used here. Lines are drawn by the WACS names:
+ * for the others curses switches character sets back and forth, 36 bytes a row. */
 
 static void look(ui_look l) {
     unsigned long attr;
@@ -173,9 +174,9 @@ static void draw_picture(chat *c) {
     look(c->focus ? UI_LOOK_PROMPT : UI_LOOK_DIVIDER);
     ui_rect d = c->layout.divider;
     if (c->layout.stacked)
-        mvhline(d.y, d.x, ACS_HLINE, d.w);
+        mvhline_set(d.y, d.x, WACS_HLINE, d.w);
     else
-        mvvline(d.y, d.x, ACS_VLINE, d.h);
+        mvvline_set(d.y, d.x, WACS_VLINE, d.h);
 }
 
 /* --- status line ------------------------------------------------------------------------------ */
@@ -278,14 +279,14 @@ static card open_card(const chat *c, int h, int w, const char *title) {
     r.x = (c->caps.cols - r.w) / 2;
     look(UI_LOOK_POPUP);
     fill(r);
-    mvhline(r.y, r.x, ACS_HLINE, r.w);
-    mvhline(r.y + r.h - 1, r.x, ACS_HLINE, r.w);
-    mvvline(r.y, r.x, ACS_VLINE, r.h);
-    mvvline(r.y, r.x + r.w - 1, ACS_VLINE, r.h);
-    mvaddch(r.y, r.x, ACS_ULCORNER);
-    mvaddch(r.y, r.x + r.w - 1, ACS_URCORNER);
-    mvaddch(r.y + r.h - 1, r.x, ACS_LLCORNER);
-    mvaddch(r.y + r.h - 1, r.x + r.w - 1, ACS_LRCORNER);
+    mvhline_set(r.y, r.x, WACS_HLINE, r.w);
+    mvhline_set(r.y + r.h - 1, r.x, WACS_HLINE, r.w);
+    mvvline_set(r.y, r.x, WACS_VLINE, r.h);
+    mvvline_set(r.y, r.x + r.w - 1, WACS_VLINE, r.h);
+    mvadd_wch(r.y, r.x, WACS_ULCORNER);
+    mvadd_wch(r.y, r.x + r.w - 1, WACS_URCORNER);
+    mvadd_wch(r.y + r.h - 1, r.x, WACS_LLCORNER);
+    mvadd_wch(r.y + r.h - 1, r.x + r.w - 1, WACS_LRCORNER);
     put(r.y, r.x + 2, r.w - 4, title);
     return (card){r, 1};
 }

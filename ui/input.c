@@ -116,8 +116,11 @@ static void on_line(char *line) {
     forget_matches();
     if (line && *line) {
         HIST_ENTRY *last = history_length ? history_get(history_base + history_length - 1) : NULL;
-        if (!last || strcmp(last->line, line))
+        if (!last || strcmp(last->line, line)) {
             add_history(line);
+            if (in.history_file) /* now: the program may be killed, and others may run too */
+                append_history(1, in.history_file);
+        }
     }
     in.o.on_line(in.o.user, line);
 }
@@ -138,13 +141,27 @@ static void bind_if_free(const char *seq, rl_command_func_t *f) {
         rl_bind_keyseq(seq, f);
 }
 
+static int history_max(void) {
+    return in.o.history_max > 0 ? in.o.history_max : 1000;
+}
+
+/* Prompts are private: the file is its owner's alone. */
+static bool make_private(const char *path) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return false;
+    fchmod(fd, 0600);
+    close(fd);
+    return true;
+}
+
 static void load_history(void) {
-    if (!in.o.history_file)
+    if (!in.o.history_file || !make_private(in.o.history_file))
         return;
     in.history_file = strdup(in.o.history_file);
     history_comment_char = '#'; /* time stamps keep the lines of one entry together */
     history_write_timestamps = 1;
-    stifle_history(in.o.history_max > 0 ? in.o.history_max : 1000);
+    stifle_history(history_max());
     read_history(in.o.history_file);
 }
 
@@ -190,16 +207,11 @@ int ui_input_open(const ui_input_options *o, char *why, size_t why_size) {
     return 0;
 }
 
-/* Prompts are private: the file is created for its owner alone. */
-static void save_history(void) {
+static void close_history(void) {
     if (!in.history_file)
         return;
-    int fd = open(in.history_file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    if (fd >= 0) {
-        fchmod(fd, 0600);
-        close(fd);
-        write_history(in.history_file);
-    }
+    history_truncate_file(in.history_file, history_max());
+    make_private(in.history_file);
     free(in.history_file);
     in.history_file = NULL;
 }
@@ -207,7 +219,7 @@ static void save_history(void) {
 void ui_input_close(void) {
     if (!in.open)
         return;
-    save_history();
+    close_history();
     forget_matches();
     rl_callback_handler_remove();
     clear_history();

@@ -391,6 +391,37 @@ static void input_history_survives(void **state) {
     assert_int_equal(stat(history, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
 
+    /* What is typed is kept at once; another one at the same time loses nothing of it. */
+    pid_t pid = fork();
+    if (pid == 0) {
+        open_input(history);
+        type("of another\r");
+        _exit(0); /* killed */
+    }
+    open_input(history);
+    int status;
+    waitpid(pid, &status, 0);
+    type("of this one\r");
+    ui_input_close();
+    open_input(history);
+    type("\033[A");
+    expect_text("of this one");
+    type("\033[A");
+    expect_text("of another");
+    ui_input_close();
+
+    /* The file does not grow for ever. */
+    open_input(history);
+    for (int i = 0; i < 150; i++)
+        type(i % 2 ? "odd\nlines\r" : "even\r");
+    ui_input_close();
+    FILE *h = fopen(history, "r");
+    int kept = 0;
+    for (int c; (c = fgetc(h)) != EOF;)
+        kept += c == '\n';
+    fclose(h);
+    assert_in_range(kept, 100, 260); /* at most 100 entries: a time and up to two lines each */
+
     /* A file of garbage, and none at all. */
     FILE *f = fopen(history, "w");
     for (int i = 0; i < 5000; i++)
