@@ -934,7 +934,8 @@ static void loop(chat *c) {
         }
         /* What was typed and a picture show at once; the rest at most 60 times a second. */
         bool due = now - c->frame_ms >= FRAME_MS;
-        if ((c->dirty && (at_once || due)) || ((c->busy || c->working) && now - c->frame_ms >= 100)) {
+        if ((c->dirty && (at_once || due)) ||
+            ((c->busy || c->working) && now - c->frame_ms >= 100)) {
             chat_draw(c);
             c->frame_ms = chat_now();
         }
