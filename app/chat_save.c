@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,14 +66,23 @@ char *chat_pretty(const pali_object *objects, size_t n, const char *raw, bool ma
 
 /* --- files ----------------------------------------------------------------------------------- */
 
+/* People look at such files with cat: what drives a terminal is made visible. */
+static void write_text(FILE *f, const char *s) {
+    size_t room = UI_TEXT_ROOM(strlen(s)) + 4;
+    char *clean = malloc(room);
+    if (clean)
+        fprintf(f, "\n%s\n", ui_text_clean(UI_TEXT_PIPE, s, clean, room));
+    free(clean);
+}
+
 static int write_markdown(const chat *c, FILE *f) {
     char line[4096];
     fprintf(f, "# %s\n",
             ui_text_clean(UI_TEXT_LINE, c->image_path ? c->image_path : "chat", line, sizeof line));
     for (size_t i = 0; i < c->nturns; i++) {
         const chat_turn *t = &c->turns[i];
-        fprintf(f, "\n**%s**\n\n%s\n", ui_text_clean(UI_TEXT_LINE, t->question, line, sizeof line),
-                t->answer);
+        fprintf(f, "\n**%s**\n", ui_text_clean(UI_TEXT_LINE, t->question, line, sizeof line));
+        write_text(f, t->answer);
         if (*t->stop && strcmp(t->stop, "eos"))
             fprintf(f, "\n*(%s)*\n", t->stop);
     }
@@ -80,9 +90,18 @@ static int write_markdown(const chat *c, FILE *f) {
 }
 
 static int save_json(const chat *c, const char *path, pali_error *err) {
-    if (unlink(path) && errno != ENOENT)
-        return pali_fail(err, PALI_EIO, NULL, "%s: %s", path, strerror(errno));
-    return chatfile_write(path, c->model_dir, c->image_path, c->turns, c->nturns, err);
+    /* Beside it first: a full disk must not cost the older file of that name. */
+    char part[PATH_MAX];
+    if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
+        return pali_fail(err, PALI_EIO, NULL, "the path is too long");
+    if (unlink(part) && errno != ENOENT)
+        return pali_fail(err, PALI_EIO, NULL, "%s: %s", part, strerror(errno));
+    int rc = chatfile_write(part, c->model_dir, c->image_path, c->turns, c->nturns, err);
+    if (!rc && rename(part, path))
+        rc = pali_fail(err, PALI_EIO, NULL, "%s: %s", path, strerror(errno));
+    if (rc)
+        unlink(part);
+    return rc;
 }
 
 static int save_markdown(const chat *c, const char *path, pali_error *err) {

@@ -3,6 +3,7 @@
 #include "tests/test.h"
 
 #include <locale.h>
+#include <unistd.h>
 
 /* The readable form of an answer about a picture of 1024x1024. */
 static void expect(const char *raw, const char *want) {
@@ -42,12 +43,58 @@ static void chat_save_neutralises_marks(void **state) {
     expect("\001\033[31m " BOX " c\002t", "^A^[[31m\n\1 c t at 2,1\u20134,3");
 }
 
+/* --- files ------------------------------------------------------------------------------- */
+
+static char *read_file(const char *path) {
+    char *s = calloc(1, 4096);
+    FILE *f = fopen(path, "r");
+    assert_non_null(s);
+    if (!f)
+        fail_msg("%s is not there", path);
+    assert_true(fread(s, 1, 4095, f) > 0);
+    fclose(f);
+    return s;
+}
+
+static void chat_save_writes_files(void **state) {
+    (void)state;
+    char dir[] = "/tmp/pali-save-XXXXXX", path[64], twice[64];
+    assert_non_null(mkdtemp(dir));
+    chat_turn turns[] = {{"what\n\033[2J", "a\033]0;t\007\nb\tc", "cancel"}};
+    chat c = {.turns = turns, .nturns = 1, .image_path = "a.png", .model_dir = "m"};
+    pali_error err = {0};
+
+    snprintf(path, sizeof path, "%s/x.md", dir);
+    assert_ok(chat_save(&c, path, &err), err);
+    char *s = read_file(path);
+    assert_string_equal(s, "# a.png\n\n**what^J^[[2J**\n\na^[]0;t^G\nb\tc\n\n*(cancel)*\n");
+    free(s);
+    unlink(path);
+
+    snprintf(path, sizeof path, "%s/x.json", dir);
+    for (int i = 0; i < 2; i++) /* replaces what is there */
+        assert_ok(chat_save(&c, path, &err), err);
+    saved_chat back;
+    assert_ok(chatfile_read_path(path, &back, &err), err);
+    assert_int_equal(back.nturns, 1);
+    assert_string_equal(back.turns[0].answer, turns[0].answer);
+    saved_chat_close(&back);
+    unlink(path);
+
+    snprintf(path, sizeof path, "%s/x.txt", dir);
+    assert_int_equal(chat_save(&c, path, &err), PALI_EARG);
+    snprintf(twice, sizeof twice, "%s/no/x.json", dir);
+    assert_int_equal(chat_save(&c, twice, NULL), PALI_EIO);
+    assert_int_equal(rmdir(dir), 0); /* nothing is left behind */
+}
+
 int main(void) {
     setlocale(LC_ALL, "C.UTF-8");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chat_save_makes_boxes_readable),
         cmocka_unit_test(chat_save_keeps_the_text_around_boxes),
         cmocka_unit_test(chat_save_neutralises_marks),
+        cmocka_unit_test(chat_save_writes_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
