@@ -247,8 +247,12 @@ void chat_set_image(chat *c, shared_image *image, bool forget) {
     shared_image_unref(old);
     c->view = UI_VIEW_FIT;
     forget_objects(c);
-    if (forget)
+    if (forget) {
+        pali_error err = {0};
+        if (c->file && c->nturns && chatfile_drop(c->file, c->nturns, &err))
+            chat_error(c, &err);
         forget_turns(c, c->nturns);
+    }
     if (worker_image(c->worker, c->image, forget) < 0)
         no_memory(c);
     c->working = true;
@@ -321,7 +325,9 @@ static void on_painter(chat *c, painter_event *e) {
         break;
     case PAINTER_FAILED:
         chat_error(c, &e->error);
-        c->opening -= e->path != NULL;
+        if (!e->path) /* only the preview */
+            break;
+        c->opening--;
         while (c->nwaiting > c->nposted) /* they were about the picture that is not there */
             free(c->waiting[--c->nwaiting]);
         break;
@@ -425,6 +431,10 @@ static void on_answer(chat *c, const worker_event *e) {
 }
 
 static void on_failed(chat *c, const worker_event *e) {
+    if (c->loading && e->job == c->load_job) { /* the model before it, if any, goes on */
+        free(c->loading);
+        c->loading = NULL;
+    }
     if (!c->loaded && !c->busy)
         c->load_failed = true;
     if (c->busy) {
@@ -441,6 +451,9 @@ static void on_worker(chat *c, worker_event *e) {
         c->loaded = true;
         c->load_failed = false;
         c->info = e->info;
+        free(c->model_dir);
+        c->model_dir = c->loading;
+        c->loading = NULL;
         break;
     case WORKER_PROGRESS:
         if (c->stage != e->stage || !c->stage_ms)
@@ -474,13 +487,15 @@ void chat_load_model(chat *c, const char *dir) {
     pali_engine_options o = c->o->engine;
     o.model_dir = dir;
     char *copy = strdup(dir);
-    if (!copy || worker_load(c->worker, &o) < 0) {
+    int job = copy ? worker_load(c->worker, &o) : -1;
+    if (job < 0) {
         free(copy);
         no_memory(c);
         return;
     }
-    free(c->model_dir);
-    c->model_dir = copy;
+    free(c->loading);
+    c->loading = copy;
+    c->load_job = job;
     c->working = true;
     c->load_failed = false;
     /* The new model gets the picture and the conversation of the old one. */
@@ -988,6 +1003,7 @@ static void close_chat(chat *c) {
     free(c->question);
     free(c->answer);
     free(c->model_dir);
+    free(c->loading);
     free(c->image_path);
 }
 

@@ -34,7 +34,9 @@ typedef struct {
     chatfile *file; /* NULL: keep nothing */
 
     /* The model. */
-    char *model_dir; /* owned */
+    char *model_dir; /* owned; of the model that answers */
+    char *loading;   /* owned; of the one that job load_job opens, NULL = none */
+    int load_job;
     bool loaded, load_failed;
     pali_engine_info info;
     pali_ask ask;

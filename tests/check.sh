@@ -19,8 +19,8 @@ suite() { # name, make arguments...: adds up the suite's own counts
     make --no-print-directory -j"$jobs" "$@" test >"$log" 2>&1
     status=$?
     grep -vE '^(gcc|g\+\+|cc|c\+\+|clang) ' "$log"
-    line=$(tail -n 1 "$log" | grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$') ||
-        line="0 passed, 1 failed, 0 skipped"
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
+    [ -n "$line" ] || line="0 passed, 1 failed, 0 skipped"
     set -- $line
     passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
     [ $status -eq 0 ] || [ "$3" -gt 0 ] || failed=$((failed + 1))
