@@ -59,13 +59,6 @@ int pali_image_fail_kind(const pali_image_input *in, const char *what, pali_erro
  * says in a few words what is wrong. */
 uint8_t *pali_stb_jpeg(const uint8_t *bytes, size_t n, int *width, int *height, const char **why);
 #define PALI_STB_NOMEM "outofmem" /* its words for that */
-/* zlib stream -> out[room]. Bytes written, -1 on failure. Stopping because out is full is
- * no failure: the answer is then room - PALI_STB_SLACK at least. */
-int64_t pali_stb_inflate(const uint8_t *bytes, size_t n, uint8_t *out, size_t room,
-                         const char **why);
-enum {
-    PALI_STB_SLACK = 65536, /* the largest piece that deflate writes at once, and more */
-};
 
 /* --- numbers in files -------------------------------------------------------------- */
 static inline uint32_t pali_le16(const uint8_t *p) {

@@ -1,9 +1,9 @@
 /* stb_image.c - the one unit that compiles stb_image.
  *
- * Only two of its parts are used: the JPEG decoder and inflate. Its other readers
- * are left out: they differ from Pillow (16-bit grey, 16-bit BMP, GIF background)
- * and trust the file more than pali does. Everything in it is static, so nothing
- * clashes with a libstb that happens to be linked.
+ * Only its JPEG decoder is used. Its other readers are left out: they differ from
+ * Pillow (16-bit grey, 16-bit BMP, GIF background) and trust the file more than pali
+ * does. Everything in it is static, so nothing clashes with a libstb that happens to
+ * be linked.
  *
  * Asserts are off: each one guards a state that bytes from outside may reach, and
  * the code around it handles it or fails. Its memory is zeroed, because damaged data
@@ -17,7 +17,6 @@
 #define STB_IMAGE_IMPLEMENTATION
 #define STB_IMAGE_STATIC
 #define STBI_ONLY_JPEG
-#define STBI_SUPPORT_ZLIB
 #define STBI_NO_STDIO
 #define STBI_NO_HDR
 #define STBI_NO_LINEAR
@@ -28,42 +27,20 @@
 #define STBI_ASSERT(x)      ((void)0)
 #include <stb_image.h>
 
-/* stb_image remembers its last complaint for ever, and fails at times without one. */
-static void forget_reason(void) {
-    stbi__g_failure_reason = NULL;
-}
-
-static const char *last_reason(void) {
-    const char *reason = stbi_failure_reason();
-    return reason ? reason : "broken data";
-}
-
 uint8_t *pali_stb_jpeg(const uint8_t *bytes, size_t n, int *width, int *height, const char **why) {
     *why = "file too large";
     if (n > INT_MAX)
         return NULL;
     int channels;
-    forget_reason();
+    stbi__g_failure_reason = NULL; /* remembered for ever, and failures do not always set it */
     uint8_t *rgb = stbi_load_from_memory(bytes, (int)n, width, height, &channels, 3);
     if (rgb)
         return rgb;
-    *why = last_reason();
+    const char *reason = stbi_failure_reason();
+    *why = reason ? reason : "broken data";
     /* It does not know the type when there is no memory for its look at the first bytes,
      * which the caller has seen already. */
     if (!strcmp(*why, "unknown image type"))
         *why = PALI_STB_NOMEM;
     return NULL;
-}
-
-int64_t pali_stb_inflate(const uint8_t *bytes, size_t n, uint8_t *out, size_t room,
-                         const char **why) {
-    *why = "too much data";
-    if (n > INT_MAX || room > INT_MAX)
-        return -1;
-    forget_reason();
-    int written = stbi_zlib_decode_buffer((char *)out, (int)room, (const char *)bytes, (int)n);
-    if (written >= 0)
-        return written;
-    *why = last_reason();
-    return !strcmp(*why, "output buffer limit") ? (int64_t)room - PALI_STB_SLACK : -1;
 }

@@ -37,9 +37,10 @@ void *__wrap_realloc(void *p, size_t n) {
 static void image_survives_each_failing_allocation(void **state) {
     (void)state;
     static const char *const names[] = {
-        "rgb8i.png", "pieces.png", "palette4.png",   "exif6.png",           "profile6z.png",
-        "420.jpg",   "exif6.jpg",  "grey.jpg",       "progressive_420.jpg", "cmyk_unmarked.jpg",
-        "rgb24.bmp", "rle8.bmp",   "interlaced.gif", "raw_1000.ppm",        "dense.pbm"};
+        "rgb8i.png",     "pieces.png",          "palette4.png",      "exif6.png",
+        "profile6z.png", "xmp6z.png",           "420.jpg",           "exif6.jpg",
+        "grey.jpg",      "progressive_420.jpg", "cmyk_unmarked.jpg", "rgb24.bmp",
+        "rle8.bmp",      "interlaced.gif",      "raw_1000.ppm",      "dense.pbm"};
     for (size_t f = 0; f < sizeof names / sizeof *names; f++) {
         char path[128];
         snprintf(path, sizeof path, TEST_DATA "image/%s", names[f]);

@@ -155,6 +155,11 @@ files["trns_palette_one.png"] = png(3, 4, samples(95, 4, 1), before=palette + ch
 files["palette_short.png"] = png(3, 8, samples(96, 8, 1), before=palette)
 files["pieces.png"] = png(2, 8, samples(97, 8, 3), pieces=5, before=chunk(b"gAMA", b"\0\1\0\0"))
 files["extra_data.png"] = png(2, 8, samples(98, 8, 3), extra=bytes(range(200)))
+files["unknown_critical.png"] = png(2, 8, samples(98, 8, 3), before=chunk(b"UNKN", b"abc"))
+window = bytearray(png(0, 8, np.tile(samples(125, 8, 1, 150, 1), (6, 1, 1))))
+at = window.index(b"IDAT")
+window[at + 4 : at + 6] = b"\x08\x1d"  # states a window of 256 bytes; zlib used far more
+files["small_window.png"] = bytes(window[: at - 4]) + chunk(b"IDAT", bytes(window[at + 4 : -16])) + chunk(b"IEND", b"")
 for w, h in ((1, 1), (1, 9), (9, 1), (3, 2), (2, 5)):
     files["tiny_%dx%d_i.png" % (w, h)] = png(2, 8, samples(99 + w, 8, 3, w, h), interlace=1)
 files["tiny_1x1.png"] = png(0, 1, np.ones((1, 1, 1)))
@@ -166,6 +171,7 @@ files["exif_long.png"] = png(2, 8, samples(120, 8, 3, 5, 4), before=chunk(b"eXIf
 files["exif_prefix.png"] = png(2, 8, samples(120, 8, 3, 5, 4), before=chunk(b"eXIf", b"Exif\0\0" + exif(8, False)))
 files["exif_nine.png"] = png(2, 8, samples(121, 8, 3, 5, 4), before=chunk(b"eXIf", exif(9, False)))
 files["xmp5.png"] = png(2, 8, samples(122, 8, 3, 5, 4), before=chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP % 5))
+files["xmp6z.png"] = png(2, 8, samples(122, 8, 3, 5, 4), after=chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP % 6)))
 files["xmp_exif_wins.png"] = png(
     2, 8, samples(122, 8, 3, 5, 4), before=chunk(b"eXIf", exif(1, False)) + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP % 5)
 )
