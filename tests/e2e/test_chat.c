@@ -68,12 +68,13 @@ static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
         h, s, "LC_ALL=C.UTF-8", "INPUTRC=/dev/null", "PATH=/usr/bin:/bin", "TERM=xterm-256color"};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         env[n++] = rest[i];
-    const char *asan = getenv("ASAN_OPTIONS");
-    char a[256];
-    if (asan) {
-        snprintf(a, sizeof a, "ASAN_OPTIONS=%s", asan);
-        env[n++] = a;
-    }
+    static const char *const passed_on[] = {"ASAN_OPTIONS", "LSAN_OPTIONS"};
+    char a[2][512];
+    for (size_t i = 0; i < 2; i++)
+        if (getenv(passed_on[i])) {
+            snprintf(a[i], sizeof a[i], "%s=%s", passed_on[i], getenv(passed_on[i]));
+            env[n++] = a[i];
+        }
     tty_start(t, rows, cols, argv, env);
 }
 
