@@ -20,6 +20,9 @@ static bool wants_chat(const app_options *o) {
 /* Where the questions come from; refuses what could only wait for ever. */
 static int choose(const app_options *o, app_questions *out, pali_error *err) {
     bool piped_image = o->image && !strcmp(o->image, "-");
+    if (o->resume)
+        return pali_fail(err, PALI_EARG, "run it on a terminal, without -p, --json and --dump",
+                         "--resume goes on with a chat, and this would not be one");
     if (!o->demo && !o->image)
         return pali_fail(err, PALI_EARG, NULL, "no image given");
     if (piped_image && isatty(STDIN_FILENO))
