@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -516,340 +515,7 @@ void chat_show_turns(chat *c, const saved_chat *saved) {
     c->dirty = true;
 }
 
-/* --- keys and mouse --------------------------------------------------------------------------------- */
-
-static void on_line(void *user, char *line) {
-    chat *c = user;
-    if (!line) {
-        c->quit = true;
-        return;
-    }
-    c->dirty = true;
-    if (!strcmp(line, "?"))
-        c->popup = POPUP_HELP;
-    else if (*line && !command_run(c, line))
-        chat_ask(c, line);
-    free(line);
-}
-
-static void move_view(chat *c, float dx, float dy, float zoom) {
-    if (c->picture) /* as it is seen, not as it was wished for */
-        c->view = ui_picture_view(c->picture);
-    c->view.cx += dx / c->view.zoom;
-    c->view.cy += dy / c->view.zoom;
-    c->view.zoom *= zoom;
-    ui_view_clamp(&c->view);
-    chat_refresh_picture(c);
-}
-
-static void move_split(chat *c, int by) {
-    int split =
-        ui_layout_split_at(&c->layout, &c->want, c->layout.divider.y + by * c->layout.stacked,
-                           c->layout.divider.x + by * !c->layout.stacked);
-    c->want.split = split;
-    chat_layout(c);
-}
-
-static void close_popup(chat *c) {
-    c->popup = POPUP_NONE;
-    c->generation++;
-    c->emit = c->dirty = true;
-}
-
-/* Keys while the picture has the focus. False: not one of its keys. */
-static bool picture_key(chat *c, const ui_event *e) {
-    const float step = 0.1f;
-    switch (e->key) {
-    case UI_KEY_LEFT:
-        move_view(c, -step, 0, 1);
-        return true;
-    case UI_KEY_RIGHT:
-        move_view(c, step, 0, 1);
-        return true;
-    case UI_KEY_UP:
-        move_view(c, 0, -step, 1);
-        return true;
-    case UI_KEY_DOWN:
-        move_view(c, 0, step, 1);
-        return true;
-    }
-    if (e->n != 1)
-        return false;
-    switch (*e->text) {
-    case '+':
-    case '=':
-        move_view(c, 0, 0, 1.25f);
-        return true;
-    case '-':
-        move_view(c, 0, 0, 0.8f);
-        return true;
-    case '0':
-        c->view = UI_VIEW_FIT;
-        chat_refresh_picture(c);
-        return true;
-    case '<':
-        move_split(c, c->layout.stacked ? -1 : -2);
-        return true;
-    case '>':
-        move_split(c, c->layout.stacked ? 1 : 2);
-        return true;
-    case 'c':
-        command_run(c, "/crop");
-        return true;
-    case '\r':
-        c->focus = false;
-        return true;
-    }
-    return false;
-}
-
-static void on_key(chat *c, int key) {
-    switch (key) {
-    case UI_KEY_ESC:
-        if (c->popup)
-            close_popup(c);
-        else if (c->busy)
-            chat_stop(c, false);
-        else if (c->focus)
-            c->focus = false;
-        break;
-    case UI_KEY_CTRL_C:
-        if (c->popup)
-            close_popup(c);
-        else if (c->busy || c->nwaiting)
-            chat_stop(c, true);
-        else if (!ui_input_cancel())
-            chat_notice(c, "Ctrl-D or /quit leaves");
-        break;
-    case UI_KEY_CTRL_L:
-        chat_redraw(c);
-        break;
-    case UI_KEY_CTRL_Z:
-        ui_picture_hide(c->graphics);
-        ui_term_suspend(&c->caps);
-        chat_redraw(c);
-        break;
-    case UI_KEY_PAGE_UP:
-        ui_transcript_scroll(c->log, -(c->layout.transcript.h - 1));
-        break;
-    case UI_KEY_PAGE_DOWN:
-        ui_transcript_scroll(c->log, c->layout.transcript.h - 1);
-        break;
-    case UI_KEY_CTRL_HOME:
-        ui_transcript_top(c->log);
-        break;
-    case UI_KEY_CTRL_END:
-        ui_transcript_bottom(c->log);
-        break;
-    case UI_KEY_F1:
-        if (c->popup)
-            close_popup(c);
-        else
-            c->popup = POPUP_HELP;
-        break;
-    case UI_KEY_F2:
-        c->want.picture = !c->want.picture;
-        chat_layout(c);
-        break;
-    case UI_KEY_F3:
-        c->overlay = !c->overlay;
-        chat_notice(c, c->overlay ? "boxes are shown" : "boxes are hidden");
-        chat_refresh_picture(c);
-        break;
-    case UI_KEY_F4:
-        c->raw = !c->raw;
-        ui_transcript_raw(c->log, c->raw);
-        break;
-    case UI_KEY_F5:
-        command_run(c, "/copy");
-        break;
-    case UI_KEY_F6:
-    case UI_KEY_SHIFT_TAB:
-        c->focus = !c->focus && c->want.picture;
-        break;
-    }
-}
-
-static bool inside(ui_rect r, int y, int x) {
-    return y >= r.y && y < r.y + r.h && x >= r.x && x < r.x + r.w;
-}
-
-static void on_mouse(chat *c, const ui_event *e) {
-    int y = e->mouse.y, x = e->mouse.x;
-    float px, py;
-    bool on_image = c->picture && inside(c->layout.picture, y, x) &&
-                    ui_picture_pixel(c->picture, y, x, &px, &py);
-    switch (e->mouse.what) {
-    case UI_MOUSE_WHEEL_UP:
-    case UI_MOUSE_WHEEL_DOWN: {
-        bool up = e->mouse.what == UI_MOUSE_WHEEL_UP;
-        if (inside(c->layout.picture, y, x))
-            move_view(c, 0, 0, up ? 1.25f : 0.8f);
-        else
-            ui_transcript_scroll(c->log, up ? -3 : 3);
-        break;
-    }
-    case UI_MOUSE_PRESS:
-        if (e->mouse.button != 1)
-            break;
-        c->splitting = inside(c->layout.divider, y, x);
-        c->dragging = on_image;
-        if (on_image) {
-            c->drag[0] = c->drag[2] = px;
-            c->drag[1] = c->drag[3] = py;
-        }
-        break;
-    case UI_MOUSE_MOVE:
-        if (c->splitting) {
-            c->want.split = ui_layout_split_at(&c->layout, &c->want, y, x);
-            chat_layout(c);
-        } else if (c->dragging && on_image) {
-            c->drag[2] = px;
-            c->drag[3] = py;
-            chat_refresh_picture(c);
-        }
-        break;
-    case UI_MOUSE_RELEASE:
-        c->splitting = false;
-        if (c->dragging) {
-            c->dragging = false;
-            float *d = c->drag;
-            float x0 = d[0] < d[2] ? d[0] : d[2], x1 = d[0] < d[2] ? d[2] : d[0];
-            float y0 = d[1] < d[3] ? d[1] : d[3], y1 = d[1] < d[3] ? d[3] : d[1];
-            if (x1 - x0 >= 8 && y1 - y0 >= 8)
-                chat_crop(c, x0, y0, x1, y1);
-            else
-                chat_refresh_picture(c);
-        }
-        break;
-    }
-}
-
-/* --- pasted paths ------------------------------------------------------------------------------------- */
-
-static bool is_image_file(const char *path) {
-    struct stat st;
-    if (stat(path, &st) || !S_ISREG(st.st_mode))
-        return false;
-    unsigned char m[12] = {0};
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return false;
-    size_t n = fread(m, 1, sizeof m, f);
-    fclose(f);
-    return n >= 4 &&
-           ((m[0] == 0xFF && m[1] == 0xD8) || !memcmp(m, "\x89PNG", 4) || !memcmp(m, "GIF8", 4) ||
-            !memcmp(m, "BM", 2) || (m[0] == 'P' && m[1] >= '1' && m[1] <= '6' && m[2] <= ' '));
-}
-
-static int hex(char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
-/* What terminals paste for a dropped file: as is, quoted, backslash-escaped, or a file: URI.
- * Writes the path a variant stands for; false when the text is not of that form. */
-static bool unquote(const char *s, int variant, char *out, size_t size) {
-    size_t n = strlen(s), o = 0;
-    if (n + 1 > size)
-        return false;
-    switch (variant) {
-    case 0:
-        memcpy(out, s, n + 1);
-        return true;
-    case 1: /* 'it'\''s' and "it" */
-        if (*s != '\'' && *s != '"')
-            return false;
-        for (char quote = 0; *s; s++) {
-            if (quote ? *s == quote : *s == '\'' || *s == '"')
-                quote = quote ? 0 : *s;
-            else if (*s == '\\' && s[1] && quote != '\'')
-                out[o++] = *++s;
-            else
-                out[o++] = *s;
-        }
-        break;
-    case 2:
-        for (; *s; s++) {
-            if (*s == '\\' && s[1])
-                s++;
-            out[o++] = *s;
-        }
-        break;
-    case 3:
-        if (strncmp(s, "file://", 7))
-            return false;
-        s += 7;
-        if (!strncmp(s, "localhost", 9))
-            s += 9;
-        if (*s != '/')
-            return false;
-        for (; *s; s++) {
-            if (*s != '%') {
-                out[o++] = *s;
-                continue;
-            }
-            int hi = hex(s[1]), lo = hi < 0 ? -1 : hex(s[2]);
-            if (lo < 0 || (hi | lo) == 0)
-                return false;
-            out[o++] = (char)(hi << 4 | lo);
-            s += 2;
-        }
-        break;
-    }
-    out[o] = 0;
-    return true;
-}
-
-static void on_paste(chat *c, const char *s, size_t n) {
-    char line[4096], path[4096];
-    while (n && (s[n - 1] == '\n' || s[n - 1] == ' '))
-        n--;
-    while (n && *s == ' ') {
-        s++;
-        n--;
-    }
-    if (n && n < sizeof line && !memchr(s, '\n', n) && !memchr(s, 0, n) && !*ui_input_text()) {
-        memcpy(line, s, n);
-        line[n] = 0;
-        for (int v = 0; v < 4; v++)
-            if (unquote(line, v, path, sizeof path) && is_image_file(path)) {
-                chat_open_image(c, path);
-                return;
-            }
-    }
-    ui_input_paste(s, n);
-}
-
-static void on_event(chat *c, const ui_event *e) {
-    c->dirty = true;
-    switch (e->type) {
-    case UI_EV_BYTES:
-        if (c->popup) {
-            close_popup(c);
-            break;
-        }
-        if (c->focus && picture_key(c, e))
-            break;
-        c->focus = false;
-        ui_input_feed(e->text, e->n);
-        break;
-    case UI_EV_KEY:
-        on_key(c, e->key);
-        break;
-    case UI_EV_MOUSE:
-        on_mouse(c, e);
-        break;
-    case UI_EV_PASTE:
-        on_paste(c, e->text, e->n);
-        break;
-    case UI_EV_REPLY:
-    case UI_EV_FOCUS:
-        break;
-    }
-}
+/* --- signals ---------------------------------------------------------------------------- */
 
 static void on_signal(chat *c, int sig) {
     switch (sig) {
@@ -871,7 +537,6 @@ static void on_signal(chat *c, int sig) {
         c->quit = true;
     }
 }
-
 /* --- the loop --------------------------------------------------------------------------------------------- */
 
 void chat_redraw(chat *c) {
@@ -930,7 +595,7 @@ static void loop(chat *c) {
         ui_event e;
         bool at_once = false;
         while (!c->quit && ui_keys_next(c->keys, chat_now(), &e)) {
-            on_event(c, &e);
+            chat_event(c, &e);
             at_once = true;
         }
         ui_keys_vi(c->keys, ui_input_vi());
@@ -1053,7 +718,7 @@ int chat_run(const chat_options *o, pali_error *err) {
     char history[4096];
     if (o->state_dir)
         snprintf(history, sizeof history, "%s/history", o->state_dir);
-    ui_input_options io = {on_line, command_complete, &c, o->state_dir ? history : NULL, 2000};
+    ui_input_options io = {chat_line, command_complete, &c, o->state_dir ? history : NULL, 2000};
     if (ui_input_open(&io, why, sizeof why)) {
         rc = pali_fail(err, PALI_EIO, NULL, "the input line cannot be set up: %s", why);
         goto down;

@@ -1,7 +1,7 @@
 /* chat_state.h - everything one running chat knows; for chat*.c and command.c only.
  *
- * chat.c is the event loop and what events do, chat_screen.c draws, command.c holds the slash
- * commands, chat_save.c writes files. All on the UI thread.                                  */
+ * chat.c is the event loop and the course of turns and pictures, chat_keys.c is the keyboard
+ * and the mouse, chat_screen.c draws, command.c holds the slash commands, chat_save.c writes files. All on the UI thread.                                  */
 #ifndef APP_CHAT_STATE_H
 #define APP_CHAT_STATE_H
 
@@ -114,6 +114,11 @@ void chat_stop(chat *c, bool all);
 void chat_show_turns(chat *c, const saved_chat *saved);
 void chat_redraw(chat *c); /* everything, from nothing */
 void chat_refresh_picture(chat *c);
+
+/* chat_keys.c */
+void chat_event(chat *c, const ui_event *e);
+/* A line was finished (user is the chat; frees line); NULL: Ctrl-D. */
+void chat_line(void *user, char *line);
 
 /* chat_screen.c */
 void chat_layout(chat *c);

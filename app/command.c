@@ -1,7 +1,9 @@
 /* command.c - slash commands: one table, its help and its completion. */
 #include "app/chat_state.h"
+#include "app/dropped.h"
 #include "ui/term.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,20 +61,10 @@ static void run_image(chat *c, const char *args) {
         chat_notice(c, "/image PATH");
         return;
     }
-    /* A path completed by readline may be quoted or escaped. */
-    char path[4096];
-    size_t n = 0;
-    char quote = 0;
-    for (const char *s = args; *s && n + 1 < sizeof path; s++) {
-        if (*s == '\\' && s[1] && quote != '\'')
-            path[n++] = *++s;
-        else if (quote ? *s == quote : (*s == '\'' || *s == '"'))
-            quote = quote ? 0 : *s;
-        else
-            path[n++] = *s;
-    }
-    path[n] = 0;
-    chat_open_image(c, path);
+    /* A path completed by readline may be quoted or escaped; "~" is for chat_open_image. */
+    char path[PATH_MAX];
+    bool found = dropped_path(args, strlen(args), dropped_is_file, path, sizeof path);
+    chat_open_image(c, found ? path : args);
 }
 
 static void run_paste(chat *c, const char *args) {
