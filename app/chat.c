@@ -151,10 +151,11 @@ void chat_ask(chat *c, const char *prompt) {
 }
 
 void chat_stop(chat *c, bool all) {
-    worker_stop(c->worker, all);
+    size_t dropped = worker_stop(c->worker, all);
     if (!all)
         return;
-    size_t keep = (size_t)(worker_pending(c->worker) - c->busy);
+    /* The newest were dropped; news of older ones may still be on its way. */
+    size_t keep = c->nposted - dropped;
     while (c->nwaiting > keep)
         free(c->waiting[--c->nwaiting]);
     c->nposted = c->nwaiting;

@@ -52,7 +52,7 @@ struct worker {
     node *events, **events_end;
     node *piece, *progress; /* that more can be added to; NULL = none in the queue */
     job *running;
-    int numbers, asks;
+    int numbers;
     bool quit;
     atomic_int cancel;
     /* The loop's own: events on their way out. */
@@ -275,7 +275,6 @@ static void *work(void *arg) {
 
         pthread_mutex_lock(&w->lock);
         w->running = NULL;
-        w->asks -= j->type == JOB_ASK;
         bool idle = !w->jobs;
         pthread_mutex_unlock(&w->lock);
         job_close(j);
@@ -316,7 +315,6 @@ static int post(worker *w, job *j, bool copied) {
     }
     pthread_mutex_lock(&w->lock);
     int number = j->number = ++w->numbers;
-    w->asks += j->type == JOB_ASK;
     *w->jobs_end = j;
     w->jobs_end = &j->next;
     pthread_cond_signal(&w->more);
@@ -375,8 +373,9 @@ int worker_add_turn(worker *w, const char *question, const char *answer) {
     return post(w, j, j->a && j->b);
 }
 
-void worker_stop(worker *w, bool drop_waiting) {
+size_t worker_stop(worker *w, bool drop_waiting) {
     job *dropped = NULL;
+    size_t n = 0;
     pthread_mutex_lock(&w->lock);
     if (w->running && w->running->type != JOB_LOAD)
         atomic_store(&w->cancel, 1);
@@ -390,7 +389,7 @@ void worker_stop(worker *w, bool drop_waiting) {
         *at = j->next;
         j->next = dropped;
         dropped = j;
-        w->asks--;
+        n++;
     }
     if (!w->jobs)
         w->jobs_end = &w->jobs;
@@ -400,12 +399,6 @@ void worker_stop(worker *w, bool drop_waiting) {
         job_close(dropped);
         dropped = next;
     }
-}
-
-int worker_pending(worker *w) {
-    pthread_mutex_lock(&w->lock);
-    int n = w->asks;
-    pthread_mutex_unlock(&w->lock);
     return n;
 }
 

@@ -52,10 +52,8 @@ int worker_drop_turns(worker *w, size_t n);
 int worker_add_turn(worker *w, const char *question, const char *answer);
 
 /* Asks the running answer (or encoding) to stop, never the loading of a model;
- * drop_waiting: also forgets the questions that wait. */
-void worker_stop(worker *w, bool drop_waiting);
-/* Questions that wait or run. */
-int worker_pending(worker *w);
+ * drop_waiting: also forgets the questions that wait, and returns how many those were. */
+size_t worker_stop(worker *w, bool drop_waiting);
 
 int worker_fd(const worker *w);
 /* Takes the oldest event; false when there is none, and once after those that were there
