@@ -103,6 +103,7 @@ static void forget_turns(chat *c, size_t n) {
 }
 
 static void forget_objects(chat *c) {
+    c->serial = 0; /* the legend's rows change hands */
     free(c->objects);
     c->objects = NULL;
     c->nobjects = 0;

@@ -43,6 +43,15 @@ static void fill(ui_rect r) {
         mvhline(r.y + y, r.x, ' ', r.w);
 }
 
+/* What is shown no longer fits; nor does a rendering under way, which was made for another
+ * place on the screen and would be drawn over its neighbours. */
+void chat_forget_picture(chat *c) {
+    ui_picture_close(c->picture);
+    c->picture = NULL;
+    c->serial = 0;
+    c->stale = true;
+}
+
 /* --- layout ---------------------------------------------------------------------------- */
 
 void chat_layout(chat *c) {
@@ -58,10 +67,8 @@ void chat_layout(chat *c) {
     }
     if (memcmp(&before.picture, &c->layout.picture, sizeof before.picture) ||
         before.too_small != c->layout.too_small) {
-        ui_picture_close(c->picture);
-        c->picture = NULL;
+        chat_forget_picture(c);
         c->generation++;
-        c->stale = true;
     }
     c->dirty = true;
 }

@@ -54,7 +54,7 @@ typedef struct {
     pali_object *objects; /* of the newest answer; owned */
     size_t nobjects;
     ui_picture *picture; /* newest rendering; NULL = none yet */
-    unsigned serial;     /* of the newest request */
+    unsigned serial;     /* of the newest request; 0 = what is under way would not fit */
     bool stale;          /* something changed: ask for a rendering in the next frame */
     bool emit;           /* write the picture after the next doupdate */
     unsigned generation; /* of the placeholders */
@@ -122,6 +122,7 @@ void chat_line(void *user, char *line);
 
 /* chat_screen.c */
 void chat_layout(chat *c);
+void chat_forget_picture(chat *c);
 void chat_draw(chat *c);
 
 /* command.c */

@@ -105,9 +105,7 @@ static void run_graphics(chat *c, const char *args) {
     ui_picture_hide(c->graphics);
     c->graphics = g == -2 ? c->caps.graphics : (ui_graphics)g;
     c->want.picture = c->graphics != UI_GRAPHICS_NONE;
-    ui_picture_close(c->picture);
-    c->picture = NULL;
-    chat_refresh_picture(c);
+    chat_forget_picture(c);
     chat_redraw(c);
 }
 
