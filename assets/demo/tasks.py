@@ -239,7 +239,7 @@ class Asker:
     def p_detect(self, f):
         objs = f[1]
         names = []
-        want = 1 if self.chance(.75) or len(objs) < 2 else 2
+        want = 1 if self.chance(.6) or len(objs) < 2 else 2
         for _ in range(want):
             r = self.rng.random()
             if objs and r < .96:
