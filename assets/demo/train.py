@@ -175,8 +175,8 @@ class Optimiser:
             s["m"].copy_(m)
 
 
-def schedule(step, total, decay=.25):
-    """Constant after a short warm-up, then linear to zero over the last quarter."""
+def schedule(step, total, decay):
+    """Constant after a short warm-up, then linear to zero over the last part."""
     return min(1, (step + 1) / 100) * min(1, max(0.0, (total - step) / (total * decay)))
 
 
@@ -217,10 +217,10 @@ class Loop:
             torch.save(st, self.path + ".tmp")
             os.replace(self.path + ".tmp", self.path)
 
-    def update(self, loss, measures, decay=.25):
+    def update(self, loss, measures):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.params, 2.0)
-        scale = schedule(self.step, self.a.steps, decay)
+        scale = schedule(self.step, self.a.steps, self.a.decay)
         self.opt.step(scale)
         self.local += 1
         self.step += 1
@@ -526,6 +526,7 @@ def main():
     ap.add_argument("--eval-every", type=float, default=300)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
+    ap.add_argument("--decay", type=float, default=.25, help="part of the steps in which the rate falls to zero")
     ap.add_argument("--tower-rate", type=float, default=.008, help="Muon's rate for the tower in stage 3")
     ap.add_argument("--dense", type=int, default=64, help="pictures a step for the tower alone in stage 3")
     ap.add_argument("--dense-weight", type=float, default=.5, help="weight of the dense losses in stage 3")
