@@ -211,24 +211,26 @@ def paint(d, o, fill, edge, width, dx=0, dy=0):
 
 def random_text(rng, limit):
     r = rng.random()
-    if r < 0.40:
+    if r < 0.26:
         s = str(rng.choice(WORDS))
-    elif r < 0.58:
+    elif r < 0.38:
         s = " ".join(str(w) for w in rng.choice(WORDS, 2))
-    elif r < 0.72:
+    elif r < 0.54:
         s = "".join(rng.choice(list("0123456789"), int(rng.integers(1, 7))))
-    elif r < 0.82:
+    elif r < 0.62:
         s = str(rng.choice(WORDS)) + " " + str(rng.integers(0, 1000))
     else:
-        s = "".join(rng.choice(list(CHARS), int(rng.integers(2, 9))))
+        # no word at all, so that letters must be read one by one
+        pool = CHARS if r > 0.85 else CHARS[:26]
+        s = "".join(rng.choice(list(pool), int(rng.integers(2, 9))))
     return s[:limit].strip() or "a"
 
 
 def write(rng, d, w, h, avail, color, nlines):
     """Draws up to nlines lines of text inside avail; -> lines (text, box, character boxes) or []."""
     ax0, ay0, ax1, ay1 = avail
-    # smallest advance and height that survive the squeeze to 112 pixels
-    minw, minh = 5.6 * w / SIZE, 11.0 * h / SIZE
+    # smallest advance and height that can be read after the squeeze to 112 pixels
+    minw, minh = 7.0 * w / SIZE, 13.0 * h / SIZE
     path = str(rng.choice(FONT_FILES))
     lines = []
     limit = max(1, int((ax1 - ax0) / minw))
@@ -236,7 +238,7 @@ def write(rng, d, w, h, avail, color, nlines):
     longest = max(len(t) for t in texts)
     lo = max(minh, minw / 0.56)
     hi = max(lo, min((ay1 - ay0) / nlines / 1.3, (ax1 - ax0) / longest / 0.56, 0.42 * h))
-    size = int(lo + (hi - lo) * rng.random() ** 1.6)
+    size = int(lo + (hi - lo) * rng.random() ** 1.2)
     for _ in range(8):
         f = font(path, size)
         width = max(f.getlength(t) for t in texts)
@@ -399,14 +401,14 @@ def facts(sc):
             [l["text"] for l in sc["lines"]])
 
 
-def build_cache(path, count, seed):
+def build_cache(path, count, seed, kind=None):
     """Pictures (uint8), patch labels and facts of `count` scenes."""
     rng = np.random.default_rng(seed)
     px = np.lib.format.open_memmap(path + ".px.npy", mode="w+", dtype=np.uint8, shape=(count, SIZE, SIZE, 3))
     lab = np.zeros((count, GRID * GRID, 12), np.int16)
     meta = []
     for i in range(count):
-        sc = scene(rng)
+        sc = scene(rng, kind)
         px[i] = np.asarray(squeeze(sc["image"]))
         lab[i] = patch_labels(sc)
         meta.append(facts(sc))
@@ -426,19 +428,15 @@ def shape(kind, cx, cy, d, rot=0, thick=.18):
 def bundled(out):
     """The pictures that ship beside the model: drawn at twice their size, then halved."""
     w, h = 480, 360
-    for name, light, things, text in (
+    for name, light, things in (
             ("demo.png", ((250, 250, 252), (226, 230, 238)),
-             [("circle", 130, 130, 116, (222, 38, 42), 0), ("star", 345, 220, 150, (40, 92, 220), 8)], None),
-            ("single.png", ((40, 42, 54), (24, 25, 33)), [("triangle", 150, 240, 130, (246, 216, 44), 0)], None),
-            ("text.png", ((252, 252, 252), (240, 240, 236)), [], "hello 42")):
+             [("circle", 130, 130, 116, (222, 38, 42), 0), ("star", 345, 220, 150, (40, 92, 220), 8)]),
+            ("single.png", ((40, 42, 54), (24, 25, 33)), [("triangle", 150, 240, 130, (246, 216, 44), 0)])):
         im = Image.fromarray(np.array([[light[0]] * 2, [light[1]] * 2], np.uint8)).resize((2 * w, 2 * h),
                                                                                           Image.BILINEAR)
         d = ImageDraw.Draw(im)
         for kind, cx, cy, size, fill, rot in things:
             paint(d, shape(kind, 2 * cx, 2 * cy, 2 * size, rot), fill, None, 1)
-        if text:
-            f = font(FONT_FILES[0], 150)
-            d.text((w - f.getlength(text) / 2, h - 100), text, font=f, fill=(24, 26, 32))
         im.resize((w, h), Image.BOX).save(os.path.join(out, name))
 
 
@@ -453,7 +451,7 @@ def main():
     ap.add_argument("--count", type=int, default=1000)
     a = ap.parse_args()
     if a.cache:
-        build_cache(a.cache, a.count, a.seed)
+        build_cache(a.cache, a.count, a.seed, a.kind)
     if a.bundled:
         bundled(a.bundled)
     rng = np.random.default_rng(a.seed)

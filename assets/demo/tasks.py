@@ -94,7 +94,8 @@ class Asker:
             return self.pick("what color is it", "what color is the shape", "what color is this",
                              "what color is the thing"), o[1], o
         q = self.pick(f"what color is the {s}", f"what color is the {s}", f"what color is the {s}",
-                      f"what colour is the {s}", f"what is the color of the {s}", f"which color is the {s}")
+                      f"what colour is the {s}", f"what is the color of the {s}", f"which color is the {s}",
+                      f"what's the color of the {s}", f"tell me the color of the {s}")
         return q, o[1], o
 
     def q_shape(self, f):
@@ -119,7 +120,7 @@ class Asker:
             if n == 0 and self.chance(.5):
                 return None
             q = self.pick("how many shapes are there", "how many shapes are there", "how many shapes",
-                          "how many things are there", "how many objects are there",
+                          "how many things are there", "how many objects are there", "count the shapes",
                           "how many shapes are in the picture")
             return q, NUMBER[n], None
         which, names = (0, SHAPES) if r < .75 else (1, COLORS)
@@ -180,6 +181,9 @@ class Asker:
             q = self.pick(f"is there anything {c}", f"is there a {c} shape", f"is there a {c} thing")
             q = q.replace("a orange", "an orange")
             return q, "yes" if c in have else "no", next((p for p in objs if p[1] == c), None)
+        if len(thing.split()) == 1 and self.chance(.2):
+            return self.pick(f"are there any {PLURAL[thing]}", f"do you see any {PLURAL[thing]}"), \
+                "yes" if ok else "no", o if ok else None
         q = self.pick(f"is there {a_(thing)}", f"is there {a_(thing)}", f"is there {a_(thing)}",
                       f"do you see {a_(thing)}", f"is there {a_(thing)} in the picture",
                       f"can you see {a_(thing)}")
@@ -201,7 +205,7 @@ class Asker:
         if not cand:
             return None
         name, o, p = cand[int(self.rng.integers(len(cand)))]
-        return self.pick(f"where is the {name}", f"where is the {name}", f"where is the {name}",
+        return self.pick(f"where is the {name}", f"where is the {name}", f"where is the {name}", f"where's the {name}",
                          f"where is the {name} in the picture"), p, o
 
     def q_background(self, f):
@@ -213,7 +217,9 @@ class Asker:
     def q_caption(self, f):
         return self.pick("what is in the picture", "what is in the image", "what do you see", "what is this",
                          "what is shown here", "describe the picture", "what can you see",
-                         "what is in this picture", "describe the image"), caption(f), None
+                         "what is in this picture", "describe the image", "what's in the picture",
+                         "describe this image", "describe this picture", "caption this image",
+                         "what's in this image"), caption(f), None
 
     def q_text(self, f):
         if not f[2]:
@@ -239,7 +245,7 @@ class Asker:
     def p_detect(self, f):
         objs = f[1]
         names = []
-        want = 1 if self.chance(.75) or len(objs) < 2 else 2
+        want = 1 if self.chance(.6) or len(objs) < 2 else 2
         for _ in range(want):
             r = self.rng.random()
             if objs and r < .96:
@@ -352,10 +358,10 @@ class Asker:
     def ask(self, facts, count, weights=None):
         """About `count` different prompts about one scene."""
         objs, lines = facts[1], facts[2]
-        w = dict(caption=2.2, color=2.4, shape=2.4, count=1.6, yesno=2.6, where=1.5, background=.5,
-                 detect=1.8, history=.8, follow=1.3 if len(objs) > 1 else .5, ocr=.15, text=.15)
+        w = dict(caption=3.0, color=2.0, shape=2.0, count=1.6, yesno=2.6, where=1.5, background=.4,
+                 detect=2.6, history=.8, follow=1.8 if len(objs) > 1 else .5, ocr=.15, text=.15)
         if lines:
-            w.update(ocr=4.5, text=2.5, caption=1.0, yesno=1.2, background=.3)
+            w.update(ocr=1.2, text=.8, caption=1.6, yesno=1.6, background=.3)
         if not objs:
             w.update(color=0, shape=0, where=0, count=.4, detect=.15, history=.1, follow=0, caption=.6, yesno=.8)
         if weights:

@@ -6,8 +6,8 @@
     train.py all     --dir RUN --steps N      stage 3: both, under the true prefix mask
     train.py eval    --dir RUN                greedy held-out table
 
-RUN holds the drawn pictures (a0, a1, ... for training, v0 held out; made by draw.py --cache) and the
-checkpoints. Every stage resumes from its last checkpoint. --workers 2 runs two processes of one thread
+RUN holds the drawn pictures (a0, a1, ... for training, t0, ... with text only, v0 held out; made by
+draw.py --cache) and the checkpoints. Every stage resumes from its last checkpoint. --workers 2 runs two processes of one thread
 each that average their weights every few seconds: they need not wait for one another, so a busy machine
 slows them down only as much as it must. A step is one batch of one worker.
 """
@@ -55,8 +55,8 @@ class Cache:
                 torch.from_numpy(self.glob[idx]).long())
 
 
-def caches(run):
-    names = sorted(f[:-7] for f in globmod.glob(os.path.join(run, "a*.px.npy"))
+def caches(run, letter="a"):
+    names = sorted(f[:-7] for f in globmod.glob(os.path.join(run, letter + "*.px.npy"))
                    if os.path.exists(f[:-7] + ".meta"))
     return [Cache(n) for n in names]
 
@@ -96,7 +96,7 @@ def questions(held, tok, count, seed):
 
 
 def load_model(run, tower, dec):
-    """The newest weights there are: stage 3, else stages 2 and 1. -> a name."""
+    """The newest weights there are: stage 3, else stages 2 and 1. -> their name."""
     path = os.path.join(run, "all.pt")
     if os.path.exists(path):
         st = torch.load(path, map_location="cpu")
@@ -175,8 +175,8 @@ class Optimiser:
             s["m"].copy_(m)
 
 
-def schedule(step, total, decay=.25):
-    """Constant after a short warm-up, then linear to zero over the last quarter."""
+def schedule(step, total, decay):
+    """Constant after a short warm-up, then linear to zero over the last part."""
     return min(1, (step + 1) / 100) * min(1, max(0.0, (total - step) / (total * decay)))
 
 
@@ -217,10 +217,10 @@ class Loop:
             torch.save(st, self.path + ".tmp")
             os.replace(self.path + ".tmp", self.path)
 
-    def update(self, loss, measures, decay=.25):
+    def update(self, loss, measures):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.params, 2.0)
-        scale = schedule(self.step, self.a.steps, decay)
+        scale = schedule(self.step, self.a.steps, self.a.decay)
         self.opt.step(scale)
         self.local += 1
         self.step += 1
@@ -439,19 +439,20 @@ def measure(tower, dec, tok, held, count, seed=99, batch=64, show=0):
     return {k: (t / n, n) for k, (n, t) in sorted(tot.items())}
 
 
-def dense_batch(rng, sets, n):
-    """A batch for the tower alone, three of four pictures with text: reading takes the tower longest to learn."""
-    c = sets[int(rng.integers(len(sets)))]
-    text = np.flatnonzero(c.glob[:, 54] > 0)
-    k = n * 3 // 4
-    return c.batch(np.concatenate([text[rng.integers(0, len(text), k)], rng.integers(0, len(c.meta), n - k)]))
+def dense_batch(rng, sets, texts, n):
+    """A batch for the tower alone, two of three pictures with text: reading takes the tower longest to learn."""
+    parts = []
+    for group, k in ((texts or sets, n * 2 // 3), (sets, n - n * 2 // 3)):
+        c = group[int(rng.integers(len(group)))]
+        parts.append(c.batch(rng.integers(0, len(c.meta), k)))
+    return [torch.cat(p) for p in zip(*parts)]
 
 
 def stage_decoder(a):
     """Stage 2. As `all`, stage 3: the same packed rows with the tower unfrozen and its dense losses kept; each step
     also shows the tower a batch of its own, since it learns from many more pictures than the decoder needs."""
     tok = Tokens(os.path.join(os.path.dirname(os.path.abspath(__file__)), "tokenizer.model"))
-    sets, held = caches(a.dir), Cache(os.path.join(a.dir, "v0"))
+    sets, texts, held = caches(a.dir), caches(a.dir, "t"), Cache(os.path.join(a.dir, "v0"))
     tower, dec = M.Tower().to(a.device), M.Decoder(tok.vocab, tok.loc0).to(a.device)
     heads = M.DenseHeads().to(a.device)
     st = torch.load(os.path.join(a.dir, "tower.pt"), map_location=a.device)
@@ -482,7 +483,7 @@ def stage_decoder(a):
         loss = answer_loss(h, table, target, weight, tok.loc0)
         log = {"nll": loss.detach()}
         if free:
-            more_px, more_lab, more_gl = dense_batch(loop.rng, sets, a.dense)
+            more_px, more_lab, more_gl = dense_batch(loop.rng, sets, texts, a.dense)
             z = torch.cat([z, tower(M.patches(more_px.to(a.device)))])
             dense, _ = M.dense_loss(heads, z, torch.cat([lab, more_lab]).to(a.device),
                                     torch.cat([gl, more_gl]).to(a.device))
@@ -525,6 +526,7 @@ def main():
     ap.add_argument("--eval-every", type=float, default=300)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
+    ap.add_argument("--decay", type=float, default=.25, help="part of the steps in which the rate falls to zero")
     ap.add_argument("--tower-rate", type=float, default=.008, help="Muon's rate for the tower in stage 3")
     ap.add_argument("--dense", type=int, default=64, help="pictures a step for the tower alone in stage 3")
     ap.add_argument("--dense-weight", type=float, default=.5, help="weight of the dense losses in stage 3")
