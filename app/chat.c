@@ -648,7 +648,7 @@ static int open_chat(chat *c, saved_chat *saved, pali_error *err) {
 
 static void greet(chat *c) {
     static const char hello[] =
-        "Ask about the picture, or try: caption en, ocr, detect THING. Keys and commands: F1 or ?";
+        "Ask about the picture, or try: caption en, detect THING. Keys and commands: F1 or ?";
     ui_transcript_add(c->log, UI_FROM_PROGRAM, hello, sizeof hello - 1);
 }
 
