@@ -136,7 +136,7 @@ demo: deps
 # Python with numpy and Pillow (and the DejaVu and Liberation fonts); takes minutes.
 PYTHON ?= python3
 demo-accuracy: build/pali
-	$(PYTHON) tests/reference/demo_eval.py --out build/demo-accuracy --pali build/pali --model assets/demo $(EVAL)
+	$(PYTHON) tests/reference/demo_eval.py --out build/demo-accuracy --count 3000 --seed 555001 --pali build/pali --model assets/demo $(EVAL)
 
 install: build/pali
 	install -Dm755 build/pali $(DESTDIR)$(PREFIX)/bin/pali
