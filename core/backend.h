@@ -13,9 +13,16 @@
 #include "core/error.h"
 #include "core/weights.h"
 
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus /* the CUDA plugin; std::atomic_int is the same object */
+#include <atomic>
+using std::atomic_int;
+extern "C" {
+#else
+#include <stdatomic.h>
+#endif
 
 typedef struct pali_model pali_model;   /* each backend defines its own */
 typedef struct pali_embeds pali_embeds; /* image embeddings [n][text.D] on the device */
@@ -86,5 +93,9 @@ const pali_backend *pali_backend_cpu(void);
 /* Finds a backend by name: "cpu", "cuda" or "auto" (the best that works here).
  * Borrowed, lives as long as the process. PALI_EUNSUPPORTED says why not. */
 int pali_backend_find(const char *name, const pali_backend **out, pali_error *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -14,6 +14,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
     int S, patch, channels; /* 224, 14, 3 */
     int P;                  /* image tokens */
@@ -61,5 +65,9 @@ int pali_config_parse(const char *json, size_t n, const char *name, pali_config 
 /* Decides a text.gemma that was left 0: the generation is 1 or 2, text.D and text.E
  * are known. Sets the scale of q.k and the soft-caps as that generation has them. */
 void pali_config_set_gemma(pali_config *c, int generation);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -13,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum {
     PALI_F32,
     PALI_BF16,
@@ -54,5 +58,9 @@ const pali_tensor *pali_safetensors_find(const pali_safetensors *st, const char 
 /* Asks the system to read a stretch of the file ahead of its use; may wait for the disk.
  * Returns where the next stretch begins, 0 at the end of the file. */
 size_t pali_safetensors_prefetch(const pali_safetensors *st, size_t from);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -15,6 +15,10 @@
 
 /* [rows][cols], row-major; a vector has rows == 1. y = W x + b with W [out][in].
  * data is borrowed from the mapping and may be unaligned. */
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
     pali_dtype dtype;
     int rows, cols;
@@ -68,5 +72,9 @@ void pali_weights_prefetch(pali_weights *w);
 
 /* Elements [from, from + n) of m, row-major, widened to float32. */
 void pali_matrix_read(const pali_matrix *m, size_t from, size_t n, float *out);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
