@@ -1,0 +1,327 @@
+/* emu.cc - the device side of the emulator: blocks, warps, lanes.
+ *
+ * A kernel runs block by block. Within a block, warp by warp, each lane runs on a fiber
+ * until it meets something that needs others: a block barrier or a warp operation. When no
+ * lane of a warp can go on, its warp operations are matched: every lane named in a mask must
+ * wait in the same operation at the same line with the same mask, and the scheduler then
+ * hands out the results. When all warps stand at block barriers, all threads must, at the
+ * same line. Anything else would hang or be undefined on a device; here it is a message and
+ * abort().
+ *
+ * The order of blocks, warps and lanes is ascending, descending or a seeded shuffle drawn
+ * anew for each turn. Dynamic shared memory is one heap block of the exact size asked for,
+ * filled with 0xff (NaN as float or bf16) before every block.                              */
+#include "emu_private.h"
+#include "fiber.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <vector>
+
+emu_place emu_now;
+
+enum lane_state {
+    READY,
+    AT_WARP,
+    AT_BARRIER,
+    DONE
+};
+
+struct lane {
+    lane_state state;
+    fiber *on; /* NULL until it first runs */
+    uint3 thread;
+    emu_site site; /* where it waits */
+    emu_operation what;
+    unsigned mask, from;
+    uint64_t value, result;
+};
+
+static struct {
+    const char *kernel;
+    emu_site launched;
+    const std::function<void()> *body;
+    unsigned char *shared;
+    size_t shared_bytes;
+    std::vector<lane> lanes;
+    std::vector<fiber *> idle; /* last used on top: its stack is in the cache */
+    lane *current;             /* NULL outside kernels */
+    std::vector<unsigned> blocks, warps;
+    uint64_t random;
+    long launches;
+} run;
+
+static emu_order order = EMU_ASCENDING;
+static unsigned order_seed = 1;
+
+/* --- misuse ---------------------------------------------------------------------------------- */
+
+static void print_lane(char *out, size_t size, const lane *l) {
+    static const char *const names[] = {"__syncwarp",       "__shfl_sync",    "__shfl_xor_sync",
+                                        "__shfl_down_sync", "__shfl_up_sync", "__ballot_sync"};
+    unsigned id = (unsigned)(l - run.lanes.data());
+    if (l->state == DONE)
+        snprintf(out, size, "thread %u has returned", id);
+    else if (l->state == AT_BARRIER)
+        snprintf(out, size, "thread %u waits in __syncthreads at %s:%d", id, l->site.file,
+                 l->site.line);
+    else
+        snprintf(out, size, "thread %u waits in %s(%#x) at %s:%d", id, names[l->what], l->mask,
+                 l->site.file, l->site.line);
+}
+
+static void __attribute__((noreturn, format(printf, 1, 2))) misuse(const char *fmt, ...) {
+    char what[600];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(what, sizeof what, fmt, args);
+    va_end(args);
+    fprintf(stderr, "emulator: kernel %s, block (%u,%u,%u), launched at %s:%d: %s\n", run.kernel,
+            emu_now.block.x, emu_now.block.y, emu_now.block.z, run.launched.file, run.launched.line,
+            what);
+    abort();
+}
+
+static void __attribute__((noreturn)) disagree(const char *what, const lane *a, const lane *b) {
+    char one[200], other[200];
+    print_lane(one, sizeof one, a);
+    print_lane(other, sizeof other, b);
+    misuse("%s: %s, but %s", what, one, other);
+}
+
+/* --- called by kernels -------------------------------------------------------------------------- */
+
+static void wait_as(lane_state state) {
+    run.current->state = state;
+    fiber_yield();
+}
+
+void emu_barrier(emu_site site) {
+    run.current->site = site;
+    wait_as(AT_BARRIER);
+}
+
+uint64_t emu_meet(emu_operation what, unsigned mask, uint64_t value, unsigned from, emu_site site) {
+    lane *l = run.current;
+    l->site = site;
+    l->what = what;
+    l->mask = mask;
+    l->value = value;
+    l->from = from;
+    wait_as(AT_WARP);
+    return l->result;
+}
+
+unsigned emu_lane(void) {
+    return (unsigned)(run.current - run.lanes.data()) % 32;
+}
+
+void *emu_shared(size_t align, emu_site site) {
+    if (run.shared_bytes == 0)
+        misuse("%s:%d: shared memory used, but launched with none", site.file, site.line);
+    if (align > 16)
+        misuse("%s:%d: shared memory is aligned to 16 bytes, %zu wanted", site.file, site.line,
+               align);
+    return run.shared;
+}
+
+uint4 emu_load128(const void *p, emu_site site) {
+    if (reinterpret_cast<uintptr_t>(p) % 16 != 0)
+        misuse("%s:%d: 128-bit load from %p, not 16-aligned", site.file, site.line, p);
+    return *static_cast<const uint4 *>(p);
+}
+
+/* --- the scheduler ----------------------------------------------------------------------------- */
+
+static uint64_t draw(void) { /* xorshift64 */
+    run.random ^= run.random << 13;
+    run.random ^= run.random >> 7;
+    run.random ^= run.random << 17;
+    return run.random;
+}
+
+static void arrange(unsigned *list, unsigned n) {
+    for (unsigned i = 0; i < n; i++)
+        list[i] = order == EMU_DESCENDING ? n - 1 - i : i;
+    if (order == EMU_RANDOM)
+        for (unsigned i = n; i > 1; i--)
+            std::swap(list[i - 1], list[draw() % i]);
+}
+
+/* A fiber's life: one thread after another, as the scheduler sets run.current. */
+static void lane_entry(void) {
+    for (;;) {
+        (*run.body)();
+        wait_as(DONE);
+    }
+}
+
+static void resume(lane *l) {
+    if (l->on == nullptr) {
+        if (run.idle.empty()) {
+            l->on = fiber_new(lane_entry);
+        } else {
+            l->on = run.idle.back();
+            run.idle.pop_back();
+        }
+    }
+    run.current = l;
+    emu_now.thread = l->thread;
+    fiber_resume(l->on);
+    run.current = nullptr;
+    if (l->state == DONE) {
+        run.idle.push_back(l->on);
+        l->on = nullptr;
+    }
+}
+
+/* No lane of the warp can go on: completes the warp operations that wait. Returns how many
+ * lanes may continue. */
+static unsigned match(lane *warp, unsigned n) {
+    unsigned released = 0;
+    for (unsigned i = 0; i < n; i++) {
+        lane *l = &warp[i];
+        if (l->state != AT_WARP)
+            continue;
+        if ((l->mask >> i & 1) == 0)
+            disagree("the mask does not name the lane itself", l, l);
+        unsigned ballot = 0;
+        for (unsigned j = 0; j < 32; j++) {
+            if ((l->mask >> j & 1) == 0)
+                continue;
+            if (j >= n)
+                misuse("%s:%d: mask %#x names lane %u, but the warp has %u threads", l->site.file,
+                       l->site.line, l->mask, j, n);
+            const lane *o = &warp[j];
+            if (o->state != AT_WARP || o->what != l->what || o->mask != l->mask ||
+                o->site.line != l->site.line || o->site.file != l->site.file)
+                disagree("divergent warp operation", l, o);
+            if (o->what == EMU_BALLOT)
+                ballot |= (unsigned)(o->value & 1) << j;
+        }
+        for (unsigned j = 0; j < n; j++) {
+            if ((l->mask >> j & 1) == 0)
+                continue;
+            lane *o = &warp[j];
+            if (o->what == EMU_BALLOT) {
+                o->result = ballot;
+            } else if (o->what != EMU_SYNCWARP) {
+                if ((l->mask >> o->from & 1) == 0)
+                    misuse("%s:%d: lane %u reads lane %u, which mask %#x does not name",
+                           l->site.file, l->site.line, j, o->from, l->mask);
+                o->result = warp[o->from].value;
+            }
+        }
+        for (unsigned j = 0; j < n; j++)
+            if (l->mask >> j & 1 && warp[j].state == AT_WARP) {
+                warp[j].state = READY;
+                released++;
+            }
+    }
+    return released;
+}
+
+/* Runs the warp until all its lanes have returned or wait at a block barrier. */
+static void run_warp(lane *warp, unsigned n) {
+    unsigned sequence[32];
+    do {
+        arrange(sequence, n);
+        for (unsigned i = 0; i < n; i++)
+            if (warp[sequence[i]].state == READY)
+                resume(&warp[sequence[i]]);
+    } while (match(warp, n) > 0);
+}
+
+static void run_block(void) {
+    unsigned n = (unsigned)run.lanes.size(), warps = (n + 31) / 32;
+    for (unsigned i = 0; i < n; i++)
+        run.lanes[i].state = READY;
+    run.warps.resize(warps);
+    for (;;) {
+        arrange(run.warps.data(), warps);
+        for (unsigned w : run.warps)
+            run_warp(&run.lanes[w * 32], std::min(32u, n - w * 32));
+        const lane *waits = nullptr, *returned = nullptr;
+        for (const lane &l : run.lanes) {
+            if (l.state == DONE) {
+                returned = &l;
+            } else {
+                if (waits && (waits->site.line != l.site.line || waits->site.file != l.site.file))
+                    disagree("divergent barrier", waits, &l);
+                waits = &l;
+            }
+        }
+        if (!waits)
+            return;
+        if (returned)
+            disagree("__syncthreads in part of the threads", waits, returned);
+        for (lane &l : run.lanes)
+            l.state = READY;
+    }
+}
+
+void emu_run_kernel(const char *name, emu_site site, dim3 grid, dim3 block, size_t shared,
+                    const std::function<void()> &body) {
+    run.kernel = name;
+    run.launched = site;
+    run.body = &body;
+    run.random = 0x9e3779b97f4a7c15u ^ (order_seed * 0xbf58476d1ce4e5b9u);
+    run.launches++;
+    void *memory = nullptr;
+    if (shared > 0 && posix_memalign(&memory, 128, shared) != 0) {
+        fprintf(stderr, "emulator: no memory for %zu bytes of shared memory\n", shared);
+        abort();
+    }
+    run.shared = static_cast<unsigned char *>(memory);
+    run.shared_bytes = shared;
+    emu_now.grid_dim = grid;
+    emu_now.block_dim = block;
+    run.lanes.resize((size_t)block.x * block.y * block.z);
+    for (unsigned i = 0; i < run.lanes.size(); i++) {
+        run.lanes[i].on = nullptr;
+        run.lanes[i].thread = {i % block.x, i / block.x % block.y, i / block.x / block.y};
+    }
+    run.blocks.resize((size_t)grid.x * grid.y * grid.z);
+    arrange(run.blocks.data(), (unsigned)run.blocks.size());
+    for (unsigned b : run.blocks) {
+        emu_now.block = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
+        if (shared > 0)
+            memset(run.shared, 0xff, shared);
+        run_block();
+    }
+    free(memory);
+}
+
+bool emu_in_kernel(void) {
+    return run.current != nullptr;
+}
+
+/* --- control.h ----------------------------------------------------------------------------------- */
+
+void emu_set_order(emu_order o, unsigned seed) {
+    order = o;
+    order_seed = seed;
+}
+
+void emu_order_from_environment(void) {
+    const char *name = getenv("PALI_EMU_ORDER"), *seed = getenv("PALI_EMU_SEED");
+    order_seed = seed ? (unsigned)strtoul(seed, nullptr, 10) : 1;
+    if (name == nullptr || strcmp(name, "ascending") == 0) {
+        order = EMU_ASCENDING;
+    } else if (strcmp(name, "descending") == 0) {
+        order = EMU_DESCENDING;
+    } else if (strcmp(name, "random") == 0) {
+        order = EMU_RANDOM;
+    } else {
+        fprintf(stderr, "emulator: PALI_EMU_ORDER is ascending, descending or random, not %s\n",
+                name);
+        abort();
+    }
+}
+
+long emu_launches(void) {
+    return run.launches;
+}

@@ -1,0 +1,14 @@
+/* emu_private.h - between the two halves of the emulator: device (emu.cc), host (runtime.cc). */
+#ifndef PALI_EMU_PRIVATE_H
+#define PALI_EMU_PRIVATE_H
+
+#include "control.h"
+#include "emu.h"
+
+/* Runs all blocks of one kernel; the arguments are bound in body. One at a time. */
+void emu_run_kernel(const char *name, emu_site site, dim3 grid, dim3 block, size_t shared,
+                    const std::function<void()> &body);
+bool emu_in_kernel(void);
+void emu_order_from_environment(void);
+
+#endif
