@@ -2,9 +2,11 @@
 #
 #   make            build/pali           make check      all tests, plain and sanitized
 #   make demo       build and show it    make install    PREFIX=/usr/local DESTDIR=
+#   make check-gpu  the device tests     make bench-gpu  figures of the device (both skip without one)
 #   make deps       Debian packages      make format lint fuzz bench clean
 #
-# Variants never share objects: build/release, build/asan (ASAN=1), build/fuzz.
+# Variants never share objects: build/release, build/asan (ASAN=1), build/fuzz, build/cuda-<ARCH>.
+# The CUDA plugin is built when nvcc is found (CUDA=0: not), for ARCH="sm_90" or several.
 
 PREFIX ?= /usr/local
 CC ?= gcc
@@ -16,6 +18,9 @@ WERROR ?= $(if $(CI),1,0)
 DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
                 libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev
 DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev
+NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
+CUDA := $(or $(CUDA),$(if $(shell command -v $(NVCC)),1,0))
+ARCH ?= sm_90
 LIBS_USED := sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng
 
 variant := $(if $(ASAN),asan,release)
@@ -38,18 +43,20 @@ LDLIBS_ALL = $(PKG_LIBS) -ldl -lm -pthread $(LDLIBS)
 core_src := $(wildcard core/*.c core/cpu/*.c core/*.cc)
 ui_src := $(wildcard ui/*.c)
 app_src := $(wildcard app/*.c)
-test_src := $(wildcard $(foreach d,core ui app e2e,tests/$(d)/test_*.c))
+gpu_src := $(wildcard gpu/*.cu)
+emu_src := $(filter-out gpu/gemm_cublaslt.cu,$(gpu_src)) $(wildcard tests/emu/*.cc)
+test_src := $(wildcard $(foreach d,core ui app e2e gpu,tests/$(d)/test_*.c) tests/gpu/test_*.cu)
 fuzz_src := $(wildcard tests/fuzz/fuzz_*.c)
 
 obj = $(patsubst %,$(B)/%.o,$(1))
 core_obj := $(call obj,$(core_src))
 ui_obj := $(call obj,$(ui_src))
 app_obj := $(call obj,$(filter-out app/main.c,$(app_src)))
-tests := $(patsubst tests/%.c,$(B)/tests/%,$(test_src))
+tests := $(patsubst tests/%,$(B)/tests/%,$(basename $(test_src)))
 
-.PHONY: all deps demo demo-accuracy check test install uninstall format lint layers fuzz bench clean
+.PHONY: all deps demo demo-accuracy check test check-gpu bench-gpu install uninstall format lint layers fuzz bench clean
 .SECONDARY:
-all: build/pali
+all: build/pali $(if $(filter 1,$(CUDA)),build/pali-cuda.so)
 
 build/pali: $(B)/pali
 	@cp -f $< $@
@@ -77,11 +84,39 @@ $(B)/%.c.o: %.c
 	$(CC) $(CFLAGS_ALL) $(ISA) -c -o $@ $<
 $(B)/%.cc.o: %.cc
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
+	$(CXX) $(CXXFLAGS_ALL) $(ISA) -c -o $@ $<
 
 $(B)/tests/%: $(B)/tests/%.c.o $(B)/libapp.a $(B)/libui.a $(B)/libpali.a
 	@mkdir -p $(@D)
 	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka -lvterm
+
+# --- CUDA: gpu/ by nvcc into the plugin, and by g++ for the emulator, which the tests use ---
+space := $(subst ,, )
+G := build/cuda-$(subst $(space),-,$(strip $(ARCH)))
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo -I. $(foreach a,$(ARCH),-gencode arch=$(a:sm_%=compute_%),code=$(a)) \
+             -Xcompiler -fPIC,-Wall $(if $(filter 1,$(WERROR)),-Werror all-warnings) -MMD -MP $(NVFLAGS)
+gpu_obj := $(patsubst %,$(G)/%.o,$(gpu_src))
+
+$(G)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -c -o $@ $<
+$(G)/pali-cuda.so: $(gpu_obj) $(B)/core/error.c.o
+	$(NVCC) -shared -cudart static -o $@ $^ -ldl
+build/pali-cuda.so: $(G)/pali-cuda.so
+	@cp -f $< $@
+
+$(B)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(CXX) -x c++ $(CXXFLAGS_ALL) -Itests/emu -c -o $@ $<
+$(B)/tests/emu/%.cc.o: ISA := -Itests/emu
+$(B)/libcuda-emu.a: $(call obj,$(emu_src))
+	@rm -f $@ && ar rcs $@ $^
+$(B)/pali-cuda-emu.so: $(call obj,$(emu_src)) $(B)/core/error.c.o
+	$(CXX) $(OPT) -shared -o $@ $^ -ldl -lm -pthread
+$(B)/tests/gpu/%: $(B)/tests/gpu/%.c.o $(B)/libcuda-emu.a $(B)/libpali.a
+	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka
+$(B)/tests/gpu/%: $(B)/tests/gpu/%.cu.o $(B)/libcuda-emu.a $(B)/libpali.a
+	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka
 
 # This one makes allocations fail.
 $(B)/tests/core/test_image_memory: LDLIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
