@@ -101,7 +101,7 @@ start(void) {
 void fiber_resume(fiber *f) {
     host.running = f;
 #ifdef WITH_ASAN
-    __sanitizer_start_switch_fiber(&host.asan, f->stack, STACK);
+    __sanitizer_start_switch_fiber(&host.asan, f->stack, STACK - sizeof *f);
 #endif
 #ifdef EMU_UCONTEXT
     swapcontext(&host.context, &f->context);
@@ -135,15 +135,17 @@ fiber *fiber_new(void (*entry)(void)) {
     static unsigned made;
     void *map = mmap(nullptr, GUARD + STACK, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    fiber *f = static_cast<fiber *>(malloc(sizeof *f));
-    if (map == MAP_FAILED || f == nullptr || mprotect(map, GUARD, PROT_NONE) != 0) {
+    if (map == MAP_FAILED || mprotect(map, GUARD, PROT_NONE) != 0) {
         fprintf(stderr, "emulator: no memory for the stack of fiber %u\n", made);
         abort();
     }
+    /* The record lives above its own stack. */
+    unsigned char *stack = static_cast<unsigned char *>(map) + GUARD;
+    size_t size = STACK - STAGGER - (made++ * 576u & (STAGGER - 64));
+    fiber *f = reinterpret_cast<fiber *>(stack + STACK) - 1;
     f->entry = entry;
-    f->stack = static_cast<unsigned char *>(map) + GUARD;
+    f->stack = stack;
     f->asan = nullptr;
-    size_t size = STACK - (made++ * 576u & (STAGGER - 64));
 #ifdef EMU_UCONTEXT
     getcontext(&f->context);
     f->context.uc_stack.ss_sp = f->stack;
