@@ -22,6 +22,8 @@ static void describe(const app_session *s, const char *model_dir) {
                  1e-6 * (double)i->params, 1e-6 * (double)i->weight_bytes, i->image_size,
                  i->image_size, i->image_tokens);
     app_err_note("backend  %s, room for %d tokens", i->backend, i->context);
+    if (i->fallback)
+        app_err_note("         not CUDA: %s", i->fallback);
 }
 
 int app_session_open(app_session *out, const app_options *o, const pali_run *run, pali_error *err) {

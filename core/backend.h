@@ -94,6 +94,9 @@ const pali_backend *pali_backend_cpu(void);
  * Borrowed, lives as long as the process. PALI_EUNSUPPORTED says why not. */
 int pali_backend_find(const char *name, const pali_backend **out, pali_error *err);
 
+/* Why "auto" did not take a graphics card; code 0 when it did. */
+const pali_error *pali_backend_why_not_cuda(void);
+
 #ifdef __cplusplus
 }
 #endif

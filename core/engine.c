@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     TEXT_ROOM = 1024
@@ -35,7 +36,9 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
     pali_engine *e = calloc(1, sizeof *e);
     if (!e)
         return pali_fail_nomem(err, "opening the model");
-    int rc = pali_backend_find(o->backend ? o->backend : "auto", &e->backend, err);
+    const char *name = o->backend ? o->backend : "auto";
+    bool automatic = strcmp(name, "auto") == 0;
+    int rc = pali_backend_find(name, &e->backend, err);
     if (!rc)
         rc = pali_weights_open(o->model_dir, &e->weights, err);
     if (!rc)
@@ -54,7 +57,17 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
     }
     pali_weights_prefetch(e->weights);
     pali_backend_options bo = {.threads = o->threads, .positions = e->context};
-    rc = e->backend->open(e->weights, &bo, run, &e->model, err);
+    if (automatic && e->backend != pali_backend_cpu()) {
+        rc = e->backend->open(e->weights, &bo, run, &e->model, &e->fallback);
+        if (rc == PALI_ECANCEL)
+            pali_fail(err, rc, e->fallback.hint, "%s", e->fallback.what);
+        else if (rc) /* too large for the card, perhaps: the CPU may still do */
+            e->backend = pali_backend_cpu();
+    } else if (automatic) {
+        e->fallback = *pali_backend_why_not_cuda();
+    }
+    if (!e->model && rc != PALI_ECANCEL)
+        rc = e->backend->open(e->weights, &bo, run, &e->model, err);
     if (rc)
         goto fail;
     *out = e;
@@ -85,5 +98,6 @@ void pali_engine_describe(const pali_engine *e, pali_engine_info *out) {
         .context = e->context,
         .params = e->weights->params,
         .weight_bytes = e->weights->bytes,
+        .fallback = e->fallback.code ? e->fallback.what : NULL,
     };
 }

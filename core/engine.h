@@ -10,9 +10,10 @@ struct pali_engine {
     pali_weights *weights;     /* owned */
     pali_tokenizer *tokenizer; /* owned */
     const pali_backend *backend;
-    pali_model *model; /* owned; one timeline, started anew by every turn */
-    int context;       /* positions of the timeline */
-    int32_t vocab;     /* ids below are sampled: min(tokenizer, embedding rows) */
+    pali_model *model;   /* owned; one timeline, started anew by every turn */
+    pali_error fallback; /* why not the graphics card, when "auto" took the CPU */
+    int context;         /* positions of the timeline */
+    int32_t vocab;       /* ids below are sampled: min(tokenizer, embedding rows) */
 };
 
 #endif

@@ -1,0 +1,348 @@
+/* decoder.cu - Gemma 1 and Gemma 2 on the device: prefill of a prefix through products of
+ * many rows, then one token at a time through the fused kernels of gemv.cu and attend.cu.
+ * The steps are those of core/cpu/decoder.c.
+ *
+ * A decode step reads its token and position from device memory and allocates nothing, so
+ * that it can be recorded once. It is five kernels a layer, one for the embedding and one
+ * for the head.
+ *
+ * Prefill works layer by layer on all rows, because every position of a prefix sees every
+ * other: the keys and values of a layer are complete before its first query. Attention goes
+ * in tiles of queries, the MLP in chunks of CHUNK_ROWS. The last layer makes keys and values
+ * of all rows and then is a decode step's layer for the last row.                      */
+#include "gpu/port.cuh"
+
+#include "gpu/model.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Keys (0) or values (1) of one layer. */
+static void *cache(const pali_model *m, int layer, int which) {
+    const pali_text_config *c = &m->w->config.text;
+    return m->kv + ((int64_t)layer * 2 + which) * c->K * m->positions * ld8(c->E) * 2;
+}
+
+/* --- one row ---------------------------------------------------------------------------- */
+
+/* row_x through one layer, at the position in m->state. */
+static void row_layer(pali_model *m, int layer) {
+    const pali_text_config *c = &m->w->config.text;
+    const text_layer *l = &m->text[layer];
+    int64_t ld = ld8(c->D);
+
+    qkv_args q = {};
+    q.x = m->row_x;
+    q.D = c->D;
+    q.norm = l->attn_norm;
+    q.eps = c->eps;
+    q.w = l->qkv;
+    q.ldw = ld;
+    q.H = c->H, q.K = c->K, q.E = c->E;
+    q.state = m->state;
+    q.rope = m->rope;
+    q.q = m->row_q;
+    q.k = cache(m, layer, 0);
+    q.v = cache(m, layer, 1);
+    q.ldkv = ld8(c->E);
+    q.positions = m->positions;
+    qkv_step(m->half, &q, m->sms, m->stream);
+
+    attend_args a = {};
+    a.q = m->row_q;
+    a.k = q.k;
+    a.v = q.v;
+    a.ldkv = q.ldkv;
+    a.positions = m->positions;
+    a.H = c->H, a.K = c->K, a.E = c->E;
+    a.scale = c->query_scale;
+    a.cap = c->attn_softcap;
+    a.state = m->state;
+    a.partial = m->partial;
+    a.counter = m->counters;
+    a.out = m->row_a;
+    attend_step(m->half, &a, m->sms, m->stream);
+
+    add_args o = {};
+    o.in = m->row_a;
+    o.n = c->H * c->E;
+    o.w = l->o;
+    o.ldw = ld8(o.n);
+    o.D = c->D;
+    o.x = m->row_x;
+    o.norm = l->post_attn_norm;
+    o.eps = c->eps;
+    o.y = m->row_y;
+    o.counter = m->counters;
+    add_step(m->half, &o, m->stream);
+
+    norm_gemv_args g = {};
+    g.x = m->row_x;
+    g.D = c->D;
+    g.norm = l->mlp_norm;
+    g.eps = c->eps;
+    g.w = l->gate_up;
+    g.ldw = ld;
+    g.rows = 2 * c->F;
+    g.out = m->row_h;
+    gated_step(m->half, &g, m->sms, m->stream);
+
+    o.in = m->row_h;
+    o.n = c->F;
+    o.w = l->down;
+    o.ldw = ld8(o.n);
+    o.norm = l->post_mlp_norm;
+    add_step(m->half, &o, m->stream);
+}
+
+/* Logits of row_x, on their way to the host. */
+static int head(pali_model *m, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    norm_gemv_args g = {};
+    g.x = m->row_x;
+    g.D = c->D;
+    g.norm = m->norm;
+    g.eps = c->eps;
+    g.w = m->embed;
+    g.ldw = ld8(c->D);
+    g.rows = c->V;
+    g.out = m->logits;
+    g.cap = c->final_softcap;
+    head_step(m->half, &g, m->sms, m->stream);
+    return check_cuda(cudaMemcpyAsync(m->host_logits, m->logits, (size_t)c->V * sizeof(float),
+                                      cudaMemcpyDeviceToHost, m->stream),
+                      "computing an answer", err);
+}
+
+static float embed_scale(const pali_model *m) {
+    return (float)sqrt((double)m->w->config.text.D);
+}
+
+static int send_state(pali_model *m, int32_t token, int position, pali_error *err) {
+    m->host_state->token = token;
+    m->host_state->position = position;
+    return check_cuda(cudaMemcpyAsync(m->state, m->host_state, sizeof *m->state,
+                                      cudaMemcpyHostToDevice, m->stream),
+                      "computing an answer", err);
+}
+
+static int check_id(const pali_model *m, int32_t id, pali_error *err) {
+    if (id >= 0 && id < m->w->config.text.V)
+        return 0;
+    return pali_fail(err, PALI_EARG, NULL, "token %d is outside the model's vocabulary of %d",
+                     (int)id, m->w->config.text.V);
+}
+
+int decoder_step(pali_model *m, int32_t token, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    if (check_id(m, token, err) != 0)
+        return PALI_EARG;
+    if (m->filled == 0)
+        return pali_fail(err, PALI_EARG, NULL, "there is no prefix to continue");
+    if (m->filled >= m->positions)
+        return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
+                         "the context of %d positions is full", m->positions);
+    int rc = steps_begin(m, PALI_STAGE_DECODE, 1, err);
+    if (!rc)
+        rc = send_state(m, token, m->filled, err);
+    if (rc)
+        return rc;
+    embed_step(m->half, m->embed, ld8(c->D), m->state, c->D, embed_scale(m), m->row_x, m->stream);
+    for (int i = 0; i < c->layers; i++)
+        row_layer(m, i);
+    rc = head(m, err);
+    if (!rc)
+        rc = step_queued(m, err);
+    if (!rc)
+        rc = steps_drain(m, err);
+    if (!rc)
+        m->filled++;
+    return rc;
+}
+
+/* --- prefill ------------------------------------------------------------------------------ */
+
+/* Keys and values of rows 0 .. T - 1 to the cache, and rotated queries to dec.q when wanted. */
+static int prefill_keys(pali_model *m, int layer, int T, bool queries, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    const text_layer *l = &m->text[layer];
+    int64_t ld = ld8(c->D);
+    int HE = c->H * c->E, first = queries ? 0 : HE, n = HE + 2 * c->K * c->E - first;
+    rms_norm(m->half, m->dec.x, ld, T, c->D, c->eps, l->attn_norm, m->dec.a, ld, m->stream);
+    gemm_args g =
+        product(m, T, n, c->D, m->dec.a, ld, half_at(l->qkv, first * ld), ld, m->dec.qkv, ld8(n));
+    g.out = GEMM_F32;
+    int rc = gemm(m->gemm, &g, m->stream, err);
+    if (rc)
+        return rc;
+    rope_args r = {};
+    r.qkv = m->dec.qkv;
+    r.ld = ld8(n);
+    r.first = first;
+    r.rows = T;
+    r.H = c->H, r.K = c->K, r.E = c->E;
+    r.rope = m->rope;
+    r.q = m->dec.q;
+    r.ldq = ld8(HE);
+    r.k = cache(m, layer, 0);
+    r.v = cache(m, layer, 1);
+    r.ldkv = ld8(c->E);
+    r.positions = m->positions;
+    rope_rows(m->half, &r, m->stream);
+    return 0;
+}
+
+/* dec.a = attention of dec.q over all T rows. The query heads of one key/value head are a
+ * batch that reads the same keys. */
+static int prefill_attend(pali_model *m, int layer, int T, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    int64_t ldq = ld8((int64_t)c->H * c->E), lds = ld8(T), ldkv = ld8(c->E);
+    int most = (int)(m->score_floats / ((size_t)c->H * (size_t)lds)), G = c->H / c->K, rc = 0;
+    most = most < T ? most : T;
+    for (int t = 0; t < T && rc == 0; t += most) {
+        int rows = T - t < most ? T - t : most;
+        for (int g = 0; g < c->K && rc == 0; g++) {
+            int64_t head = (int64_t)g * G;
+            gemm_args s = product(m, rows, T, c->E, half_at(m->dec.q, t * ldq + head * c->E), ldq,
+                                  half_at(cache(m, layer, 0), g * (int64_t)m->positions * ldkv),
+                                  ldkv, m->scores + head * rows * lds, lds);
+            s.out = GEMM_F32;
+            s.scale = c->query_scale;
+            s.batch = G;
+            s.stride_a = c->E;
+            s.stride_c = rows * lds;
+            rc = gemm(m->gemm, &s, m->stream, err);
+        }
+        if (rc)
+            break;
+        softmax_rows(m->half, m->scores, lds, (int64_t)c->H * rows, T, c->attn_softcap, m->probs,
+                     lds, m->stream);
+        for (int g = 0; g < c->K && rc == 0; g++) {
+            int64_t head = (int64_t)g * G;
+            gemm_args o = product(m, rows, c->E, T, half_at(m->probs, head * rows * lds), lds,
+                                  half_at(cache(m, layer, 1), g * (int64_t)m->positions * ldkv),
+                                  ldkv, half_at(m->dec.a, t * ldq + head * c->E), ldq);
+            o.b_kn = true;
+            o.batch = G;
+            o.stride_a = rows * lds;
+            o.stride_c = c->E;
+            rc = gemm(m->gemm, &o, m->stream, err);
+        }
+    }
+    return rc;
+}
+
+/* dec.x rows t .. += a W', through the post-norm when there is one. */
+static int prefill_add(pali_model *m, int t, gemm_args g, const float *post, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    int64_t ld = ld8(c->D);
+    g.out = GEMM_F32;
+    g.c = (post ? m->dec.y : m->dec.x) + t * ld;
+    g.ldc = ld;
+    g.add = !post;
+    int rc = gemm(m->gemm, &g, m->stream, err);
+    if (!rc && post)
+        rms_norm_add(m->dec.y + t * ld, ld, g.m, c->D, c->eps, post, m->dec.x + t * ld, ld,
+                     m->stream);
+    return rc;
+}
+
+static int prefill_layer(pali_model *m, int layer, int T, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    const text_layer *l = &m->text[layer];
+    int HE = c->H * c->E;
+    int64_t ld = ld8(c->D), lda = ld8(HE), ldg = ld8(2 * (int64_t)c->F), ldh = ld8(c->F);
+    int rc = prefill_keys(m, layer, T, true, err);
+    if (!rc)
+        rc = prefill_attend(m, layer, T, err);
+    if (!rc)
+        rc = prefill_add(m, 0, product(m, T, c->D, HE, m->dec.a, lda, l->o, lda, NULL, 0),
+                         l->post_attn_norm, err);
+    if (rc)
+        return rc;
+    rms_norm(m->half, m->dec.x, ld, T, c->D, c->eps, l->mlp_norm, m->dec.a, ld, m->stream);
+    for (int t = 0; t < T && rc == 0; t += CHUNK_ROWS) {
+        int rows = T - t < CHUNK_ROWS ? T - t : CHUNK_ROWS;
+        gemm_args gu = product(m, rows, 2 * c->F, c->D, half_at(m->dec.a, t * ld), ld, l->gate_up,
+                               ld, m->dec.gu, ldg);
+        gu.out = GEMM_F32;
+        rc = gemm(m->gemm, &gu, m->stream, err);
+        if (rc)
+            break;
+        geglu_rows(m->half, m->dec.gu, ldg, rows, c->F, m->dec.h, ldh, m->stream);
+        rc = prefill_add(m, t, product(m, rows, c->D, c->F, m->dec.h, ldh, l->down, ldh, NULL, 0),
+                         l->post_mlp_norm, err);
+    }
+    return rc;
+}
+
+/* dec.x = [images][embedding of ids]. Image rows are not scaled. */
+static int gather(pali_model *m, const pali_embeds *const *embeds, int nembeds, const int32_t *ids,
+                  int n, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    int64_t ld = ld8(c->D), image = m->w->config.vision.P * ld;
+    int rc = 0;
+    for (int i = 0; i < nembeds && rc == 0; i++)
+        rc = check_cuda(cudaMemcpyAsync(m->dec.x + i * image, embeds[i]->rows,
+                                        (size_t)image * sizeof(float), cudaMemcpyDeviceToDevice,
+                                        m->stream),
+                        "reading the question", err);
+    if (rc || n == 0)
+        return rc;
+    memcpy(m->host_ids, ids, (size_t)n * sizeof *ids);
+    rc = check_cuda(cudaMemcpyAsync(m->ids, m->host_ids, (size_t)n * sizeof *ids,
+                                    cudaMemcpyHostToDevice, m->stream),
+                    "reading the question", err);
+    if (!rc)
+        embed_rows(m->half, m->embed, ld, m->ids, n, c->D, embed_scale(m),
+                   m->dec.x + nembeds * image, ld, m->stream);
+    return rc;
+}
+
+int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
+                    const int32_t *ids, int n, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    int64_t tokens = (int64_t)nembeds * m->w->config.vision.P + n;
+    m->filled = 0;
+    if (nembeds < 0 || n < 0 || tokens == 0)
+        return pali_fail(err, PALI_EARG, NULL, "a prefix needs at least one token");
+    if (tokens > m->positions)
+        return pali_fail(err, PALI_ELIMIT, "shorten the question or start with a larger context",
+                         "the prefix has %lld tokens, the context has room for %d",
+                         (long long)tokens, m->positions);
+    for (int i = 0; i < n; i++)
+        if (check_id(m, ids[i], err) != 0)
+            return PALI_EARG;
+
+    int T = (int)tokens, last = c->layers - 1;
+    int rc = steps_begin(m, PALI_STAGE_PREFILL, c->layers + 1, err);
+    if (!rc)
+        rc = gather(m, embeds, nembeds, ids, n, err);
+    for (int i = 0; i < last && rc == 0; i++) {
+        rc = prefill_layer(m, i, T, err);
+        if (!rc)
+            rc = step_queued(m, err);
+    }
+    if (!rc)
+        rc = prefill_keys(m, last, T, false, err);
+    if (!rc)
+        rc = send_state(m, 0, T - 1, err);
+    if (!rc)
+        rc = check_cuda(cudaMemcpyAsync(m->row_x, m->dec.x + (T - 1) * ld8(c->D),
+                                        (size_t)c->D * sizeof(float), cudaMemcpyDeviceToDevice,
+                                        m->stream),
+                        "reading the question", err);
+    if (rc)
+        return rc;
+    row_layer(m, last);
+    rc = step_queued(m, err);
+    if (!rc)
+        rc = head(m, err);
+    if (!rc)
+        rc = step_queued(m, err);
+    if (!rc)
+        rc = steps_drain(m, err);
+    if (!rc)
+        m->filled = T;
+    return rc;
+}

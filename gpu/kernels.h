@@ -1,0 +1,148 @@
+/* kernels.h - launchers of our own kernels, one line of meaning each; the files say how.
+ *
+ * T is the model's 16-bit type (bf16 or f16), chosen by `half`. Leading dimensions (ld)
+ * are in elements. Weights have ld a multiple of 8 and zeros past their columns, so that
+ * 128-bit loads need no edge case. Nothing here depends on the order in which blocks or
+ * threads run: sums have a fixed shape, and no float is added atomically.
+ *
+ * Launchers return nothing: a failed launch is found by the next check_cuda.            */
+#ifndef PALI_GPU_KERNELS_H
+#define PALI_GPU_KERNELS_H
+
+#include "gpu/port.cuh"
+
+#include <stdint.h>
+
+typedef enum {
+    HALF_BF16,
+    HALF_F16
+} half_type;
+
+/* What one decode step reads from device memory; a recorded step can be replayed. */
+typedef struct {
+    int32_t token, position;
+} step_state;
+
+/* --- norm.cu: many rows ------------------------------------------------------------- */
+
+/* out[t] = (x[t] - mean) / sqrt(var + eps) * w + b, T rows of n; out of type T. */
+void layer_norm(half_type half, const float *x, int64_t ldx, int rows, int n, float eps,
+                const float *w, const float *b, void *out, int64_t ldo, cudaStream_t s);
+/* out[t] = x[t] / sqrt(mean(x^2) + eps) * (1 + w). */
+void rms_norm(half_type half, const float *x, int64_t ldx, int rows, int n, float eps,
+              const float *w, void *out, int64_t ldo, cudaStream_t s);
+/* x[t] += rms_norm(y[t]): Gemma 2's norm of what a block adds. */
+void rms_norm_add(const float *y, int64_t ldy, int rows, int n, float eps, const float *w, float *x,
+                  int64_t ldx, cudaStream_t s);
+
+/* --- rows.cu: gathering, moving, element by element ------------------------------------- */
+
+/* out[patch][channel, row, column] of pixels [channels][S][S]; columns to ldo are zero. */
+void im2col(half_type half, const float *pixels, int S, int patch, int channels, void *out,
+            int64_t ldo, cudaStream_t s);
+/* x[r] = table[r] for r < rows: the position embedding, before the patches are added. */
+void copy_rows(const float *from, int64_t ldf, int rows, int n, float *to, int64_t ldt,
+               cudaStream_t s);
+/* x[t] = table[ids[t]] * scale, t < rows. */
+void embed_rows(half_type half, const void *table, int64_t ldw, const int32_t *ids, int rows, int n,
+                float scale, float *x, int64_t ldx, cudaStream_t s);
+/* The same for the one token of a step. */
+void embed_step(half_type half, const void *table, int64_t ldw, const step_state *state, int n,
+                float scale, float *x, cudaStream_t s);
+/* out[t][i] = gelu(gu[t][2i]) * gu[t][2i + 1], i < F. */
+void geglu_rows(half_type half, const float *gu, int64_t ldg, int rows, int F, void *out,
+                int64_t ldo, cudaStream_t s);
+
+typedef struct {
+    const float *qkv; /* [T][first .. (H + 2K)E): what a product left, column 0 = `first` */
+    int64_t ld;
+    int first; /* 0, or H * E when the queries were not asked for */
+    int rows, H, K, E;
+    const float2 *rope; /* [position][E / 2] (cos, sin) */
+    void *q;            /* [rows][H * E] of T, ldq */
+    int64_t ldq;
+    void *k, *v; /* caches of a layer [K][positions][ldkv] of T */
+    int64_t ldkv, positions;
+} rope_args;
+/* Rotates queries and keys of positions 0 .. rows - 1; keys and values go to the cache. */
+void rope_rows(half_type half, const rope_args *a, cudaStream_t s);
+
+/* --- softmax.cu --------------------------------------------------------------------------- */
+
+/* p[r][j] = softmax over j < n of softcap(scores[r][j]); cap 0: none. */
+void softmax_rows(half_type half, const float *scores, int64_t lds, int64_t rows, int n, float cap,
+                  void *p, int64_t ldp, cudaStream_t s);
+
+/* --- gemv.cu, attend.cu: one token -------------------------------------------------------- */
+
+typedef struct {
+    const float *x; /* [D] residual */
+    int D;
+    const float *norm; /* [D] */
+    float eps;
+    const void *w; /* [(H + 2K) * E][ldw] */
+    int64_t ldw;
+    int H, K, E;
+    const step_state *state;
+    const float2 *rope;
+    float *q;    /* [H * E], rotated */
+    void *k, *v; /* caches of the layer */
+    int64_t ldkv, positions;
+} qkv_args;
+void qkv_step(half_type half, const qkv_args *a, int sms, cudaStream_t s);
+
+enum {
+    ATTEND_MAX_SPLITS = 64,
+    ATTEND_MAX_E = 256,   /* size of one head */
+    ATTEND_MIN_CHUNK = 16 /* keys of a block */
+};
+typedef struct {
+    const float *q;
+    const void *k, *v;
+    int64_t ldkv, positions;
+    int H, K, E;
+    float scale, cap;
+    const step_state *state; /* keys 0 .. position */
+    float *partial;          /* attend_scratch(H, E) floats */
+    unsigned *counter;       /* [H], zero; left zero */
+    float *out;              /* [H * E] */
+} attend_args;
+int64_t attend_scratch(int H, int E);
+void attend_step(half_type half, const attend_args *a, int sms, cudaStream_t s);
+
+typedef struct {
+    const float *in; /* [ldw], zeros past n */
+    int n;
+    const void *w; /* [D][ldw] */
+    int64_t ldw;
+    int D;
+    float *x;          /* [D] residual: x += W in, through the norm when there is one */
+    const float *norm; /* [D]: Gemma 2's post-norm; NULL: none */
+    float eps;
+    float *y;          /* [D] scratch, with a norm */
+    unsigned *counter; /* one, zero; left zero */
+} add_args;
+void add_step(half_type half, const add_args *a, cudaStream_t s);
+
+typedef struct {
+    const float *x;
+    int D;
+    const float *norm;
+    float eps;
+    const void *w; /* [2F][ldw]: gate 0, up 0, gate 1, .. */
+    int64_t ldw;
+    int rows; /* 2F; or V for the head */
+    float *out;
+    float cap; /* of the head */
+} norm_gemv_args;
+/* out[i] = gelu(gate i) * up i, i < F, of the normed x. */
+void gated_step(half_type half, const norm_gemv_args *a, int sms, cudaStream_t s);
+/* out[i] = softcap(w[i] . norm x): the logits. */
+void head_step(half_type half, const norm_gemv_args *a, int sms, cudaStream_t s);
+
+/* Widest text model that the staging of one row in a block's shared memory allows. */
+enum {
+    STEP_MAX_D = 11264
+};
+
+#endif

@@ -1,0 +1,171 @@
+/* model.h - the CUDA backend's model: what its host files share.
+ *
+ *   plugin.cu   the exported function, the device, the backend table, open and close
+ *   layout.cu   where everything lies: the one list of weights, memory and upload
+ *   vision.cu   pixels -> image embeddings      decoder.cu  prefill and decode
+ *   gemm.h      products of many rows           kernels.h   everything else
+ *
+ * Weights, key/value cache and workspace are three device blocks, taken at open. A turn
+ * allocates nothing, but for the embeddings of a second picture that is kept beside the
+ * first. Matrices are in the model's 16-bit type (bf16, or f16 when all of them are f16 in
+ * the file), rows padded to 8 elements; norms and additive biases are float32. The
+ * residual stream and every sum are float32. The cache is of the 16-bit type: prefill
+ * feeds it to tensor cores as it is, and decode reads half the bytes; what that rounds
+ * away is what the reference library rounds as well.
+ *
+ * All work goes through one stream, in order. Long calls let the host run at most
+ * LAG layers ahead, so that a stop is obeyed within that many.                      */
+#ifndef PALI_GPU_MODEL_H
+#define PALI_GPU_MODEL_H
+
+#include "core/backend.h"
+#include "gpu/gemm.h"
+#include "gpu/kernels.h"
+
+enum {
+    CHUNK_ROWS = 512, /* tokens of one step through an MLP */
+    LAG = 2,
+    EVENTS = 4 /* > LAG */
+};
+
+typedef struct {
+    void *qkv, *o, *fc1, *fc2; /* [3D][D], [D][D], [F][D], [D][F] */
+    void *qkv_b, *fc1_b;       /* of the 16-bit type: biases have the type of the result */
+    float *o_b, *fc2_b, *ln1_w, *ln1_b, *ln2_w, *ln2_b;
+} vision_layer;
+
+typedef struct {
+    void *qkv, *o, *gate_up, *down; /* [(H + 2K)E][D], [D][HE], [2F][D] alternating, [D][F] */
+    float *attn_norm, *post_attn_norm, *mlp_norm, *post_mlp_norm; /* post: NULL in Gemma 1 */
+} text_layer;
+
+struct pali_embeds {
+    float *rows; /* device, [P][ld of text.D] */
+    pali_embeds *next;
+};
+
+struct pali_model {
+    const pali_weights *w;
+    half_type half;
+    int positions, sms;
+
+    void *weight_block, *kv_block, *work_block; /* device, owned; all below point into them */
+    void *patch_w, *proj_w, *embed;             /* the embedding is the head as well */
+    float *patch_b, *position, *post_ln_w, *post_ln_b, *proj_b, *norm;
+    vision_layer *vision; /* [layers] in host memory, owned */
+    text_layer *text;
+
+    unsigned char *kv; /* [layer][K or V][K][positions][ld8(E)] */
+    step_state *state;
+    unsigned *counters; /* [max(H, 1)], zero between kernels */
+    float2 *rope;       /* [positions][E / 2] */
+    int32_t *ids;       /* [positions] */
+    void *gemm_space;
+    float *first_embeds;
+    float *row_x, *row_y, *row_q, *row_a, *row_h, *logits, *partial; /* of one token */
+
+    /* Of the image encoder and of prefill, in one space. */
+    float *scores; /* [H][queries of a tile][keys] */
+    void *probs;
+    size_t score_floats; /* room in each */
+    struct {
+        float *pixels, *x;
+        void *a, *qkv, *h;
+    } enc;
+    struct {
+        float *x, *qkv, *gu, *y;
+        void *a, *q, *h;
+    } dec;
+
+    cudaStream_t stream;
+    cudaEvent_t events[EVENTS];
+    gemm_context *gemm;
+    float *host_logits; /* pinned [V] */
+    int32_t *host_ids;  /* pinned [positions] */
+    step_state *host_state;
+    pali_embeds *free_embeds; /* not in use now */
+    pali_embeds *all_first;   /* the one in the workspace, not freed by itself */
+
+    const pali_run *run; /* of the call in progress */
+    pali_stage stage;
+    int total, queued, told;
+    int filled;        /* positions in the cache; 0 = no timeline */
+    pali_error broken; /* the device failed: every later call says so */
+};
+
+static inline int64_t ld8(int64_t n) {
+    return (n + 7) / 8 * 8;
+}
+
+/* Element i of a matrix of the 16-bit type. */
+static inline void *half_at(const void *p, int64_t i) {
+    return (unsigned char *)(uintptr_t)p + i * 2;
+}
+
+static inline gemm_type half_gemm(const pali_model *m) {
+    return m->half == HALF_F16 ? GEMM_F16 : GEMM_BF16;
+}
+
+/* c[rows][n] = a[rows][k] w[n][k]', all of the 16-bit type; the caller changes the rest. */
+static inline gemm_args product(const pali_model *m, int rows, int n, int k, const void *a,
+                                int64_t lda, const void *w, int64_t ldw, void *c, int64_t ldc) {
+    gemm_args g = {};
+    g.m = rows;
+    g.n = n;
+    g.k = k;
+    g.in = half_gemm(m);
+    g.out = half_gemm(m);
+    g.a = a;
+    g.lda = lda;
+    g.b = w;
+    g.ldb = ldw;
+    g.c = c;
+    g.ldc = ldc;
+    g.batch = 1;
+    g.scale = 1;
+    return g;
+}
+
+/* The same product added to a float32 c. bias: [n] or NULL. */
+static inline int add_product(pali_model *m, gemm_args g, const float *bias, pali_error *err) {
+    g.out = GEMM_F32;
+    g.bias = bias;
+    g.add = true;
+    return gemm(m->gemm, &g, m->stream, err);
+}
+
+/* Bytes of scores that attention over many rows works on at a time. A variable so that
+ * tests can have many tiles in a small model. */
+extern size_t pali_cuda_tile_bytes;
+
+/* --- layout.cu ---------------------------------------------------------------------- */
+
+/* Checks w against what the kernels can do and fills m's dimensions; allocates host memory
+ * for m->vision and m->text only. */
+int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_options *o,
+                   pali_error *err);
+/* With blocks NULL in m: how large they must be. With blocks: sets all pointers. */
+int layout_place(pali_model *m, pali_memory *need, pali_error *err);
+/* Copies all weights to the device, through pinned memory; progress and cancel by m->run. */
+int layout_upload(pali_model *m, pali_error *err);
+void layout_done(pali_model *m);
+
+/* --- plugin.cu ---------------------------------------------------------------------- */
+
+/* 0, or the failure told in err; what is a phrase: "copying the weights". */
+int check_cuda(cudaError_t e, const char *what, pali_error *err);
+
+/* The frame of a long call: begin, one layer_queued for every step, and drain at the end.
+ * total steps are reported one by one as the device finishes them. PALI_ECANCEL. */
+int steps_begin(pali_model *m, pali_stage stage, int total, pali_error *err);
+int step_queued(pali_model *m, pali_error *err);
+int steps_drain(pali_model *m, pali_error *err);
+
+/* --- vision.cu, decoder.cu ------------------------------------------------------------- */
+
+int vision_encode(pali_model *m, const float *pixels, float *out, pali_error *err);
+int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
+                    const int32_t *ids, int n, pali_error *err);
+int decoder_step(pali_model *m, int32_t token, pali_error *err);
+
+#endif

@@ -1,0 +1,347 @@
+/* plugin.cu - the CUDA backend as core/plugin.h wants it: is there a device, and a table of
+ * what can be done on it. Opening takes all memory; a failure gives all of it back.
+ *
+ * Every reason for "no" has a sentence of its own with what to do about it. A device that
+ * fails in the middle of work stays failed for this process (CUDA's own rule), so later
+ * calls repeat the first sentence.                                                    */
+#include "gpu/port.cuh"
+
+#include "core/plugin.h"
+#include "gpu/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char use_cpu[] = "use the CPU: --backend cpu";
+
+/* --- the device ---------------------------------------------------------------------- */
+
+int check_cuda(cudaError_t e, const char *what, pali_error *err) {
+    if (e == cudaSuccess)
+        return 0;
+    if (e == cudaErrorMemoryAllocation)
+        return pali_fail(err, PALI_ENOMEM,
+                         "close what else uses the graphics card, or "
+                         "use the CPU: --backend cpu",
+                         "the graphics card is out of memory while %s", what);
+    return pali_fail(err, PALI_EIO, "start pali again, or use the CPU: --backend cpu",
+                     "the graphics card failed while %s: %s", what, cudaGetErrorString(e));
+}
+
+/* The usable device with the most memory, made current. */
+static int choose_device(cudaDeviceProp *chosen, pali_error *err) {
+    int driver = 0, runtime = 0, n = 0, best = -1;
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+        return pali_fail(err, PALI_EUNSUPPORTED,
+                         "install NVIDIA's driver, or use the CPU: --backend cpu",
+                         "no NVIDIA driver is installed on this machine");
+    cudaRuntimeGetVersion(&runtime);
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (driver / 1000 < runtime / 1000 || e == cudaErrorInsufficientDriver)
+        return pali_fail(err, PALI_EUNSUPPORTED,
+                         "install a newer NVIDIA driver, or use the CPU: --backend cpu",
+                         "the NVIDIA driver is too old: it speaks CUDA %d.%d, pali needs %d.0",
+                         driver / 1000, driver % 1000 / 10, runtime / 1000);
+    if (e == cudaErrorNoDevice || (e == cudaSuccess && n == 0))
+        return pali_fail(err, PALI_EUNSUPPORTED, use_cpu,
+                         "an NVIDIA driver is installed, but it sees no graphics card");
+    if (e != cudaSuccess)
+        return pali_fail(err, PALI_EUNSUPPORTED, use_cpu, "the NVIDIA driver does not start: %s",
+                         cudaGetErrorString(e));
+    cudaDeviceProp p = {};
+    for (int i = 0; i < n; i++)
+        if (cudaGetDeviceProperties(&p, i) == cudaSuccess && p.major * 10 + p.minor >= 75 &&
+            (best < 0 || p.totalGlobalMem > chosen->totalGlobalMem)) {
+            *chosen = p;
+            best = i;
+        }
+    if (best < 0)
+        return pali_fail(err, PALI_EUNSUPPORTED, use_cpu,
+                         "the graphics card %.60s has compute capability %d.%d, pali needs 7.5 "
+                         "(GeForce RTX 20 or GTX 16, Tesla T4) or newer",
+                         p.name, p.major, p.minor);
+    e = cudaSetDevice(best);
+    if (e != cudaSuccess)
+        return pali_fail(err, PALI_EUNSUPPORTED, use_cpu, "the graphics card does not start: %s",
+                         cudaGetErrorString(e));
+    return 0;
+}
+
+/* --- the frame of a long call ---------------------------------------------------------- */
+
+static int tell(pali_model *m, pali_error *err) {
+    if (m->run->progress)
+        m->run->progress(m->run->user, m->stage, m->told, m->total);
+    if (m->told < m->total && m->run->cancel && m->run->cancel->load())
+        return pali_fail(err, PALI_ECANCEL, NULL, "stopped");
+    return 0;
+}
+
+int steps_begin(pali_model *m, pali_stage stage, int total, pali_error *err) {
+    m->stage = stage;
+    m->total = total;
+    m->queued = m->told = 0;
+    return tell(m, err);
+}
+
+static int wait_until(pali_model *m, int step, pali_error *err) {
+    while (m->told < step) {
+        int rc = check_cuda(cudaEventSynchronize(m->events[m->told % EVENTS]),
+                            "computing an answer", err);
+        m->told++;
+        if (!rc)
+            rc = tell(m, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+int step_queued(pali_model *m, pali_error *err) {
+    int rc = check_cuda(cudaGetLastError(), "computing an answer", err);
+    if (!rc)
+        rc = check_cuda(cudaEventRecord(m->events[m->queued % EVENTS], m->stream),
+                        "computing an answer", err);
+    m->queued++;
+    return rc ? rc : wait_until(m, m->queued - LAG, err);
+}
+
+int steps_drain(pali_model *m, pali_error *err) {
+    return wait_until(m, m->queued, err);
+}
+
+static const pali_run no_run = {};
+
+static int enter(pali_model *m, const pali_run *run, pali_error *err) {
+    if (m->broken.code)
+        return pali_fail(err, m->broken.code, m->broken.hint, "%s", m->broken.what);
+    m->run = run ? run : &no_run;
+    return 0;
+}
+
+/* Nothing of a call is left in the stream when it returns: the caller's memory and ours
+ * that was in use is free again. why: what the call itself told. */
+static int leave(pali_model *m, int rc, const pali_error *why, pali_error *err) {
+    pali_error late = {};
+    int end = check_cuda(cudaStreamSynchronize(m->stream), "computing an answer", &late);
+    m->run = NULL;
+    if (rc == PALI_EIO || (end && end != PALI_ENOMEM))
+        m->broken = why->code == PALI_EIO ? *why : late;
+    if (why->code)
+        return pali_fail(err, why->code, why->hint, "%s", why->what);
+    if (end)
+        return pali_fail(err, late.code, late.hint, "%s", late.what);
+    return rc;
+}
+
+/* --- the table ---------------------------------------------------------------------------- */
+
+static int cuda_memory(const pali_weights *w, const pali_backend_options *o, pali_memory *out,
+                       pali_error *err) {
+    pali_model m = {};
+    int rc = layout_prepare(&m, w, o, err);
+    if (!rc)
+        rc = layout_place(&m, out, err);
+    layout_done(&m);
+    return rc;
+}
+
+static void cuda_close(pali_model *m) {
+    if (!m)
+        return;
+    if (m->stream)
+        cudaStreamSynchronize(m->stream);
+    while (m->free_embeds) {
+        pali_embeds *e = m->free_embeds;
+        m->free_embeds = e->next;
+        if (e != m->all_first)
+            cudaFree(e->rows);
+        free(e);
+    }
+    if (m->gemm)
+        gemm_close(m->gemm);
+    for (int i = 0; i < EVENTS; i++)
+        if (m->events[i])
+            cudaEventDestroy(m->events[i]);
+    if (m->stream)
+        cudaStreamDestroy(m->stream);
+    cudaFreeHost(m->host_logits);
+    cudaFreeHost(m->host_ids);
+    cudaFreeHost(m->host_state);
+    cudaFree(m->weight_block);
+    cudaFree(m->kv_block);
+    cudaFree(m->work_block);
+    layout_done(m);
+    free(m);
+}
+
+/* Refuses before anything large is taken. The margin is for what the driver and the
+ * library of products take beside us. */
+static int check_room(const pali_memory *need, pali_error *err) {
+    const size_t margin = (size_t)64 << 20;
+    size_t room = 0, all = 0, sum = need->weights + need->kv + need->workspace;
+    int rc = check_cuda(cudaMemGetInfo(&room, &all), "asking for its free memory", err);
+    if (rc || (sum <= room && room - sum >= margin))
+        return rc;
+    return pali_fail(err, PALI_ENOMEM,
+                     "close what else uses the card, or use the CPU: "
+                     "--backend cpu",
+                     "the graphics card has %zu MB free of %zu MB, the model needs %zu MB: "
+                     "weights %zu, context %zu, work space %zu, reserve %zu",
+                     room >> 20, all >> 20, (sum + margin) >> 20, need->weights >> 20,
+                     need->kv >> 20, need->workspace >> 20, margin >> 20);
+}
+
+/* Everything between a prepared m and an open one. On failure the caller closes m. */
+static int open_device(pali_model *m, pali_error *err) {
+    static const char what[] = "opening the model";
+    const pali_text_config *t = &m->w->config.text;
+    cudaDeviceProp device = {};
+    pali_memory need;
+    int rc = choose_device(&device, err);
+    if (!rc)
+        rc = layout_place(m, &need, err);
+    if (!rc)
+        rc = check_room(&need, err);
+    if (rc)
+        return rc;
+    m->sms = device.multiProcessorCount > 0 ? device.multiProcessorCount : 1;
+    if ((rc = check_cuda(cudaMalloc((void **)&m->weight_block, need.weights), what, err)) ||
+        (rc = check_cuda(cudaMalloc((void **)&m->kv_block, need.kv), what, err)) ||
+        (rc = check_cuda(cudaMalloc((void **)&m->work_block, need.workspace), what, err)) ||
+        (rc = check_cuda(cudaMallocHost((void **)&m->host_logits, (size_t)t->V * sizeof(float)),
+                         what, err)) ||
+        (rc = check_cuda(
+             cudaMallocHost((void **)&m->host_ids, (size_t)m->positions * sizeof(int32_t)), what,
+             err)) ||
+        (rc = check_cuda(cudaMallocHost((void **)&m->host_state, sizeof(step_state)), what, err)) ||
+        (rc = check_cuda(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking), what, err)))
+        return rc;
+    for (int i = 0; i < EVENTS; i++)
+        if ((rc = check_cuda(cudaEventCreateWithFlags(&m->events[i], cudaEventDisableTiming), what,
+                             err)))
+            return rc;
+    layout_place(m, &need, err);
+    /* Padding behind rows of activations and keys is read, and counters start at zero. */
+    if ((rc = check_cuda(cudaMemsetAsync(m->kv_block, 0, need.kv, m->stream), what, err)) ||
+        (rc =
+             check_cuda(cudaMemsetAsync(m->work_block, 0, need.workspace, m->stream), what, err)) ||
+        (rc = gemm_open(&m->gemm, m->gemm_space, err)))
+        return rc;
+    m->all_first = (pali_embeds *)calloc(1, sizeof *m->all_first);
+    if (!m->all_first)
+        return pali_fail_nomem(err, what);
+    m->all_first->rows = m->first_embeds;
+    m->free_embeds = m->all_first;
+    return layout_upload(m, err);
+}
+
+static int cuda_open(const pali_weights *w, const pali_backend_options *o, const pali_run *run,
+                     pali_model **out, pali_error *err) {
+    *out = NULL;
+    pali_model *m = (pali_model *)calloc(1, sizeof *m);
+    if (!m)
+        return pali_fail_nomem(err, "opening the model");
+    m->run = run ? run : &no_run;
+    int rc = layout_prepare(m, w, o, err);
+    if (!rc)
+        rc = open_device(m, err);
+    if (rc) {
+        cuda_close(m);
+        return rc;
+    }
+    m->run = NULL;
+    *out = m;
+    return 0;
+}
+
+static int cuda_encode_image(pali_model *m, const float *pixels, const pali_run *run,
+                             pali_embeds **out, pali_error *err) {
+    *out = NULL;
+    int rc = enter(m, run, err);
+    if (rc)
+        return rc;
+    pali_error why = {};
+    pali_embeds *e = m->free_embeds;
+    if (e) {
+        m->free_embeds = e->next;
+    } else {
+        size_t bytes =
+            (size_t)m->w->config.vision.P * (size_t)ld8(m->w->config.text.D) * sizeof(float);
+        e = (pali_embeds *)calloc(1, sizeof *e);
+        if (!e)
+            return pali_fail_nomem(err, "encoding the image");
+        rc = check_cuda(cudaMalloc((void **)&e->rows, bytes), "encoding the image", &why);
+        if (rc) {
+            free(e);
+            return leave(m, rc, &why, err);
+        }
+    }
+    rc = leave(m, vision_encode(m, pixels, e->rows, &why), &why, err);
+    if (rc) {
+        e->next = m->free_embeds;
+        m->free_embeds = e;
+        return rc;
+    }
+    *out = e;
+    return 0;
+}
+
+static int cuda_embeds_read(pali_model *m, const pali_embeds *e, float *out, pali_error *err) {
+    int rc = enter(m, NULL, err);
+    if (rc)
+        return rc;
+    pali_error why = {};
+    size_t n = (size_t)m->w->config.text.D * sizeof(float);
+    rc = check_cuda(
+        cudaMemcpy2DAsync(out, n, e->rows, (size_t)ld8(m->w->config.text.D) * sizeof(float), n,
+                          (size_t)m->w->config.vision.P, cudaMemcpyDeviceToHost, m->stream),
+        "reading embeddings", &why);
+    return leave(m, rc, &why, err);
+}
+
+static void cuda_embeds_free(pali_model *m, pali_embeds *e) {
+    if (!e)
+        return;
+    e->next = m->free_embeds;
+    m->free_embeds = e;
+}
+
+static int cuda_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
+                        const int32_t *ids, int n, const pali_run *run, pali_error *err) {
+    pali_error why = {};
+    int rc = enter(m, run, err);
+    return rc ? rc : leave(m, decoder_prefill(m, embeds, nembeds, ids, n, &why), &why, err);
+}
+
+static int cuda_decode(pali_model *m, int32_t token, const pali_run *run, pali_error *err) {
+    pali_error why = {};
+    int rc = enter(m, run, err);
+    return rc ? rc : leave(m, decoder_step(m, token, &why), &why, err);
+}
+
+static const float *cuda_logits(pali_model *m) {
+    return m->host_logits;
+}
+
+static const pali_backend table = {
+    "cuda",           cuda_memory,      cuda_open,    cuda_close,  cuda_encode_image,
+    cuda_embeds_read, cuda_embeds_free, cuda_prefill, cuda_decode, cuda_logits,
+};
+
+static int probe(const pali_backend **out, pali_error *err) {
+    cudaDeviceProp device = {};
+    *out = NULL;
+    int rc = choose_device(&device, err);
+    if (!rc)
+        rc = gemm_available(err);
+    if (!rc)
+        *out = &table;
+    return rc;
+}
+
+extern "C" __attribute__((visibility("default"))) const pali_plugin *pali_plugin_entry(void) {
+    static const pali_plugin plugin = {PALI_PLUGIN_ABI, sizeof(pali_weights), sizeof(pali_backend),
+                                       probe};
+    return &plugin;
+}

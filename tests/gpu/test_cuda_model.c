@@ -1,0 +1,597 @@
+/* The whole CUDA backend on small random models, run by the emulator, against the CPU
+ * backend: two image encoders and two decoders, bf16, f16 and f32 files.
+ *
+ * What differs is rounding: the CPU backend computes in float32 throughout, the device
+ * feeds its products of many rows with 16-bit activations and keeps 16-bit keys and values.
+ * f16 has eight times finer steps than bf16, so the f16 models are the sharp test of
+ * meaning, and the bf16 models the test of the type that released models have.      */
+#include "tests/core/random_model.h"
+
+#include "core/plugin.h"
+#include "tests/emu/control.h"
+
+#include <stdatomic.h>
+
+static const pali_backend *cpu, *cuda;
+static pali_error err;
+static pali_config first, second; /* gemma1, gemma2 with heads of a multiple of 8 */
+
+extern size_t pali_cuda_tile_bytes;
+
+/* --- helpers ---------------------------------------------------------------------------- */
+
+static pali_model *open_on(const pali_backend *be, const pali_weights *w, int positions) {
+    pali_model *m;
+    memset(&err, 0, sizeof err);
+    assert_ok(
+        be->open(w, &(pali_backend_options){.threads = 1, .positions = positions}, NULL, &m, &err),
+        err);
+    return m;
+}
+
+/* Root mean square of the difference over that of what is wanted. */
+static double error(const float *got, const float *want, size_t n) {
+    double off = 0, all = 0;
+    for (size_t i = 0; i < n; i++) {
+        off += (double)(got[i] - want[i]) * (got[i] - want[i]);
+        all += (double)want[i] * want[i];
+    }
+    return sqrt(off / all);
+}
+
+static double worst; /* over the whole program, for the report */
+
+static void assert_close(const char *what, const float *got, const float *want, size_t n,
+                         double tolerance) {
+    double off = error(got, want, n);
+    worst = off > worst ? off : worst;
+    if (getenv("PALI_TEST_ERRORS"))
+        print_message("%s: %.2e\n", what, off);
+    if (!(off <= tolerance))
+        fail_msg("%s: off by %g, allowed %g", what, off, tolerance);
+}
+
+static int best(const float *logits, int n) {
+    int at = 0;
+    for (int i = 1; i < n; i++)
+        if (logits[i] > logits[at])
+            at = i;
+    return at;
+}
+
+/* --- against the CPU backend ---------------------------------------------------------------- */
+
+static const double f16_tolerance = 2e-3, bf16_tolerance = 2e-2;
+
+/* Images, a prefix of n ids, then steps: embeddings and every step's logits. */
+static void compare(const pali_config *config, pali_dtype dtype, int nimages, int n, int steps) {
+    random_model *r = make(*config, dtype);
+    const pali_weights *w = &r->w;
+    size_t D = (size_t)w->config.text.D, P = (size_t)w->config.vision.P;
+    size_t V = (size_t)w->config.text.V;
+    double tolerance = dtype == PALI_F16 ? f16_tolerance : bf16_tolerance;
+    int T = nimages * (int)P + n;
+    int32_t *ids = malloc((size_t)(n + steps) * sizeof *ids);
+    float *a = malloc(P * D * sizeof *a), *b = malloc(P * D * sizeof *b);
+    assert_true(ids && a && b);
+    random_ids(w, n + steps, ids);
+    pali_model *m = open_on(cpu, w, T + steps), *g = open_on(cuda, w, T + steps);
+    pali_embeds *me[2], *ge[2];
+    for (int i = 0; i < nimages; i++) {
+        float *pixels = random_pixels(w);
+        assert_ok(cpu->encode_image(m, pixels, NULL, &me[i], &err), err);
+        assert_ok(cuda->encode_image(g, pixels, NULL, &ge[i], &err), err);
+        assert_ok(cpu->embeds_read(m, me[i], a, &err), err);
+        assert_ok(cuda->embeds_read(g, ge[i], b, &err), err);
+        assert_close("embeddings", b, a, P * D, tolerance);
+        free(pixels);
+    }
+    assert_ok(cpu->prefill(m, (const pali_embeds *const *)me, nimages, ids, n, NULL, &err), err);
+    assert_ok(cuda->prefill(g, (const pali_embeds *const *)ge, nimages, ids, n, NULL, &err), err);
+    assert_close("prefill", cuda->logits(g), cpu->logits(m), V, tolerance);
+    for (int s = 0; s < steps; s++) {
+        assert_ok(cpu->decode(m, ids[n + s], NULL, &err), err);
+        assert_ok(cuda->decode(g, ids[n + s], NULL, &err), err);
+        assert_close("decode", cuda->logits(g), cpu->logits(m), V, tolerance);
+    }
+    assert_int_equal(cuda->decode(g, 0, NULL, NULL), PALI_ELIMIT);
+    for (int i = 0; i < nimages; i++) {
+        cpu->embeds_free(m, me[i]);
+        cuda->embeds_free(g, ge[i]);
+    }
+    cpu->close(m);
+    cuda->close(g);
+    free(a), free(b), free(ids);
+    drop(r);
+    assert_int_equal(emu_allocated(), 0);
+    assert_int_equal(emu_live_objects(), 0);
+}
+
+static void cuda_model_gemma1_is_the_cpu_model(void **unused) {
+    (void)unused;
+    compare(&first, PALI_F16, 1, 4, 3);
+    compare(&first, PALI_BF16, 2, 17, 2);
+    compare(&first, PALI_F32, 0, 1, 3);
+}
+
+static void cuda_model_gemma2_is_the_cpu_model(void **unused) {
+    (void)unused;
+    compare(&second, PALI_F16, 1, 11, 3);
+    compare(&second, PALI_BF16, 2, 3, 2);
+    compare(&second, PALI_F32, 0, 33, 1);
+}
+
+/* Heads of 256, as released models have, and all 8 query heads on one key/value head. */
+static void cuda_model_has_the_real_head_shape(void **unused) {
+    (void)unused;
+    pali_config c = first;
+    c.text.layers = 1;
+    c.text.E = 256;
+    c.text.H = 8;
+    c.text.D = 64;
+    c.text.query_scale = 0.0625f;
+    compare(&c, PALI_F16, 0, 19, 2);
+}
+
+/* More rows than a chunk of the MLP, and attention in tiles of a few queries. */
+static void cuda_model_long_sequences_go_in_pieces(void **unused) {
+    (void)unused;
+    pali_config c = second;
+    c.vision = (pali_vision_config){.S = 46,
+                                    .patch = 2,
+                                    .channels = 1,
+                                    .P = 529,
+                                    .layers = 1,
+                                    .D = 8,
+                                    .H = 1,
+                                    .E = 8,
+                                    .F = 13,
+                                    .eps = 1e-6f};
+    c.text.D = 20;
+    c.text.H = 2;
+    c.text.K = 1;
+    c.text.F = 15;
+    c.text.E = 8;
+    size_t before = pali_cuda_tile_bytes;
+    pali_cuda_tile_bytes = 200 * 544 * sizeof(float);
+    compare(&c, PALI_F16, 1, 7, 1);
+    pali_cuda_tile_bytes = before;
+}
+
+/* --- answers ------------------------------------------------------------------------------- */
+
+typedef struct {
+    random_model *r;
+    float *pixels;
+    int32_t ids[24];
+} scene;
+
+static scene scene_open(const pali_config *c, pali_dtype dtype) {
+    scene s = {.r = make(*c, dtype)};
+    s.pixels = random_pixels(&s.r->w);
+    random_ids(&s.r->w, 24, s.ids);
+    return s;
+}
+
+static void scene_close(scene *s) {
+    free(s->pixels);
+    drop(s->r);
+}
+
+/* Image, 9 ids, then n steps: the likeliest token of each, and the logits of all. What goes in
+ * is scrambled, because a random model whose head is its embedding repeats itself. */
+static float *answer(const pali_backend *be, pali_model *m, const scene *s, int from, int n,
+                     int *tokens) {
+    int V = s->r->w.config.text.V;
+    float *out = malloc((size_t)(n * V) * sizeof *out);
+    assert_non_null(out);
+    pali_embeds *e;
+    assert_ok(be->encode_image(m, s->pixels, NULL, &e, &err), err);
+    const pali_embeds *one[] = {e};
+    assert_ok(be->prefill(m, one, 1, s->ids + from, 9, NULL, &err), err);
+    for (int i = 0; i < n; i++) {
+        memcpy(out + i * V, be->logits(m), (size_t)V * sizeof *out);
+        tokens[i] = best(be->logits(m), V);
+        if (i + 1 < n)
+            assert_ok(be->decode(m, (tokens[i] * 7 + i * 31) % V, NULL, &err), err);
+    }
+    be->embeds_free(m, e);
+    return out;
+}
+
+enum {
+    WORDS = 12
+};
+
+/* Token for token, on models that have something to say. */
+static void cuda_model_answers_as_the_cpu_does(void **unused) {
+    (void)unused;
+    const pali_config *configs[] = {&first, &second};
+    for (int c = 0; c < 2; c++)
+        for (int type = 0; type < 2; type++) {
+            scene s = scene_open(configs[c], type ? PALI_BF16 : PALI_F16);
+            pali_model *m = open_on(cpu, &s.r->w, 120), *g = open_on(cuda, &s.r->w, 120);
+            int want[WORDS], got[WORDS], kinds = 0;
+            float *a = answer(cpu, m, &s, 0, WORDS, want);
+            float *b = answer(cuda, g, &s, 0, WORDS, got);
+            for (int i = 0; i < WORDS; i++) {
+                assert_int_equal(got[i], want[i]);
+                int seen = 0;
+                for (int j = 0; j < i; j++)
+                    seen |= want[j] == want[i];
+                kinds += !seen;
+            }
+            assert_true(kinds >= 4);
+            free(a), free(b);
+            cpu->close(m);
+            cuda->close(g);
+            scene_close(&s);
+        }
+}
+
+/* The order of lanes, warps and blocks changes no bit, and neither does the turn before. */
+static void cuda_model_order_does_not_change_a_bit(void **unused) {
+    (void)unused;
+    const pali_config *configs[] = {&first, &second};
+    for (int c = 0; c < 2; c++) {
+        scene s = scene_open(configs[c], PALI_BF16);
+        size_t bytes = 4 * (size_t)s.r->w.config.text.V * sizeof(float);
+        float *reference = NULL;
+        int tokens[4];
+        for (int order = 0; order < EMU_ORDERS; order++) {
+            emu_set_order((emu_order)order, 5);
+            pali_model *m = open_on(cuda, &s.r->w, 120);
+            float *a = answer(cuda, m, &s, 0, 4, tokens);
+            if (reference) {
+                assert_memory_equal(reference, a, bytes);
+                free(a);
+            } else {
+                reference = a;
+            }
+            cuda->close(m);
+        }
+        free(reference);
+        scene_close(&s);
+    }
+    emu_reset();
+}
+
+static void cuda_model_second_turn_is_a_fresh_one(void **unused) {
+    (void)unused;
+    scene s = scene_open(&second, PALI_BF16);
+    size_t bytes = 4 * (size_t)s.r->w.config.text.V * sizeof(float);
+    pali_model *m = open_on(cuda, &s.r->w, 120), *fresh = open_on(cuda, &s.r->w, 100);
+    int tokens[4];
+    float *a = answer(cuda, m, &s, 0, 4, tokens), *b = answer(cuda, m, &s, 5, 4, tokens);
+    float *c = answer(cuda, fresh, &s, 5, 4, tokens);
+    assert_memory_equal(b, c, bytes);
+    assert_memory_not_equal(a, c, bytes);
+    free(a), free(b), free(c);
+    cuda->close(m);
+    cuda->close(fresh);
+    scene_close(&s);
+}
+
+/* A turn on open embeddings takes no memory. */
+static void cuda_model_allocates_nothing_in_a_turn(void **unused) {
+    (void)unused;
+    scene s = scene_open(&first, PALI_BF16);
+    pali_model *m = open_on(cuda, &s.r->w, 60);
+    size_t before = emu_allocated();
+    int live = emu_live_objects(), tokens[4];
+    free(answer(cuda, m, &s, 0, 4, tokens));
+    assert_int_equal(emu_allocated(), before);
+    assert_int_equal(emu_live_objects(), live);
+    cuda->close(m);
+    scene_close(&s);
+}
+
+/* --- stopping and failing --------------------------------------------------------------------- */
+
+typedef struct {
+    atomic_int cancel;
+    int stop_at, calls, last, total;
+    pali_stage stage;
+} watcher;
+
+static void watch(void *user, pali_stage stage, int done, int total) {
+    watcher *w = user;
+    if (w->calls > 0) {
+        assert_int_equal(stage, w->stage);
+        assert_int_equal(total, w->total);
+        assert_int_equal(done, w->last + 1);
+    } else {
+        assert_int_equal(done, 0);
+    }
+    w->stage = stage;
+    w->last = done;
+    w->total = total;
+    if (w->calls++ == w->stop_at)
+        atomic_store(&w->cancel, 1);
+}
+
+static pali_run watched(watcher *w, int stop_at) {
+    memset(w, 0, sizeof *w);
+    w->stop_at = stop_at;
+    return (pali_run){&w->cancel, watch, w};
+}
+
+/* Stops every stage at every progress call; the next answer is as if nothing had been. */
+static void cuda_model_stops_and_goes_on(void **unused) {
+    (void)unused;
+    scene s = scene_open(&first, PALI_BF16);
+    size_t V = (size_t)s.r->w.config.text.V;
+    pali_model *m = open_on(cuda, &s.r->w, 100);
+    int tokens[4];
+    float *right = answer(cuda, m, &s, 0, 4, tokens);
+    watcher w;
+    pali_embeds *e, *none;
+    pali_run run = watched(&w, -1);
+    assert_ok(cuda->encode_image(m, s.pixels, &run, &e, &err), err);
+    assert_int_equal(w.last, w.total);
+    for (int stop = 0; stop < w.total; stop++) {
+        watcher v;
+        pali_error why = {0};
+        run = watched(&v, stop);
+        assert_int_equal(cuda->encode_image(m, s.pixels, &run, &none, &why), PALI_ECANCEL);
+        assert_int_equal(why.code, PALI_ECANCEL);
+        assert_null(none);
+    }
+    const pali_embeds *one[] = {e};
+    for (int stop = 0; stop < s.r->w.config.text.layers + 1; stop++) {
+        run = watched(&w, stop);
+        assert_int_equal(cuda->prefill(m, one, 1, s.ids, 9, &run, NULL), PALI_ECANCEL);
+        assert_int_equal(cuda->decode(m, 1, NULL, NULL), PALI_EARG);
+    }
+    run = watched(&w, -1);
+    assert_ok(cuda->prefill(m, one, 1, s.ids, 9, &run, &err), err);
+    assert_int_equal(w.last, w.total);
+    run = watched(&w, 0);
+    int next = tokens[0] * 7 % (int)V;
+    assert_int_equal(cuda->decode(m, next, &run, NULL), PALI_ECANCEL);
+    run = watched(&w, -1);
+    assert_ok(cuda->decode(m, next, &run, &err), err); /* the same token, once more */
+    assert_int_equal(w.last, w.total);
+    assert_memory_equal(cuda->logits(m), right + V, V * sizeof(float));
+    cuda->embeds_free(m, e);
+    float *again = answer(cuda, m, &s, 0, 4, tokens);
+    assert_memory_equal(right, again, 4 * V * sizeof(float));
+    free(right), free(again);
+    cuda->close(m);
+
+    pali_backend_options o = {1, 60};
+    for (int stop = 0; stop < 20; stop++) {
+        run = watched(&w, stop);
+        assert_int_equal(cuda->open(&s.r->w, &o, &run, &m, NULL), PALI_ECANCEL);
+        assert_null(m);
+        assert_int_equal(emu_live_objects(), 0);
+    }
+    scene_close(&s);
+}
+
+static void cuda_model_refuses_what_cannot_be(void **unused) {
+    (void)unused;
+    scene s = scene_open(&first, PALI_BF16);
+    pali_model *m = open_on(cuda, &s.r->w, 12);
+    pali_embeds *e;
+    assert_ok(cuda->encode_image(m, s.pixels, NULL, &e, &err), err);
+    const pali_embeds *two[] = {e, e};
+    assert_int_equal(cuda->decode(m, 1, NULL, NULL), PALI_EARG); /* no prefix yet */
+    pali_error why = {0};
+    assert_int_equal(cuda->prefill(m, two, 2, s.ids, 1, NULL, &why), PALI_ELIMIT);
+    assert_string_equal(why.what, "the prefix has 19 tokens, the context has room for 12");
+    assert_int_equal(cuda->prefill(m, two, 1, s.ids, 4, NULL, NULL), PALI_ELIMIT);
+    assert_int_equal(cuda->prefill(m, NULL, 0, s.ids, 0, NULL, NULL), PALI_EARG);
+    static const int32_t bad[] = {-1, 101, INT32_MAX, INT32_MIN};
+    for (size_t i = 0; i < 4; i++) {
+        int32_t ids[] = {1, bad[i], 2};
+        assert_int_equal(cuda->prefill(m, NULL, 0, ids, 3, NULL, NULL), PALI_EARG);
+    }
+    assert_ok(cuda->prefill(m, two, 1, s.ids, 3, NULL, &err), err); /* exactly full */
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(cuda->decode(m, bad[i], NULL, NULL), PALI_EARG);
+    assert_int_equal(cuda->decode(m, 1, NULL, NULL), PALI_ELIMIT);
+    cuda->embeds_free(m, e);
+    cuda->close(m);
+
+    pali_memory need;
+    pali_backend_options o = {1, 0};
+    assert_int_equal(cuda->memory(&s.r->w, &o, &need, NULL), PALI_EARG);
+    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EARG);
+    assert_null(m);
+    s.r->w.text[1].down_w.cols++;
+    o.positions = 5;
+    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EFORMAT);
+    s.r->w.text[1].down_w.cols--;
+    s.r->w.config.text.E = 258;
+    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EUNSUPPORTED);
+    s.r->w.config.text.E = 20;
+    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EUNSUPPORTED);
+    s.r->w.config.text.E = 24;
+    s.r->w.vision[1].fc1_b.data = NULL;
+    assert_int_equal(cuda->memory(&s.r->w, &o, &need, NULL), PALI_EFORMAT);
+    scene_close(&s);
+}
+
+/* What is told beforehand is what is taken, and too little is refused before anything is. */
+static void cuda_model_memory_is_told_and_kept(void **unused) {
+    (void)unused;
+    scene s = scene_open(&second, PALI_F32);
+    pali_backend_options o = {1, 100};
+    pali_memory need;
+    assert_ok(cuda->memory(&s.r->w, &o, &need, &err), err);
+    pali_model *m = open_on(cuda, &s.r->w, 100);
+    size_t sum = need.weights + need.kv + need.workspace;
+    assert_int_equal(emu_allocated(), sum);
+    cuda->close(m);
+    emu_settings()->memory = sum + (64 << 20) - 1;
+    pali_error why = {0};
+    long calls = emu_calls();
+    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, &why), PALI_ENOMEM);
+    assert_non_null(strstr(why.what, "the graphics card has "));
+    assert_non_null(strstr(why.what, " MB: weights "));
+    assert_true(emu_calls() - calls < 20);
+    assert_int_equal(emu_live_objects(), 0);
+    emu_settings()->memory = sum + (64 << 20);
+    m = open_on(cuda, &s.r->w, 100);
+    cuda->close(m);
+    emu_reset();
+    scene_close(&s);
+}
+
+/* Every call of the runtime that opening makes fails once, those that give back excepted:
+ * the failure is told and nothing is left behind. */
+static void cuda_model_open_survives_every_failure(void **unused) {
+    (void)unused;
+    static const char *const calls[] = {
+        "cudaDriverGetVersion",
+        "cudaGetDeviceCount",
+        "cudaSetDevice",
+        "cudaMemGetInfo",
+        "cudaMalloc",
+        "cudaMallocHost",
+        "cudaMemsetAsync",
+        "cudaStreamCreateWithFlags",
+        "cudaEventCreateWithFlags",
+        "cudaEventRecord",
+        "cudaEventSynchronize",
+        "cudaMemcpyAsync",
+    };
+    pali_config c = first;
+    c.vision.layers = c.text.layers = 1;
+    scene s = scene_open(&c, PALI_BF16);
+    pali_backend_options o = {1, 20};
+    pali_model *m;
+    int failures = 0;
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        int rc = 1;
+        for (int n = 1; rc != 0; n++) {
+            pali_error why = {0};
+            emu_fail(calls[i], n, n % 2 ? 2 : 719, 0);
+            rc = cuda->open(&s.r->w, &o, NULL, &m, &why);
+            if (rc == 0) { /* there is no nth call */
+                assert_true(n > 1);
+                cuda->close(m);
+            } else {
+                failures++;
+                assert_null(m);
+                assert_int_equal(why.code, rc);
+                assert_true(why.what[0] && why.hint[0]);
+            }
+            assert_int_equal(emu_live_objects(), 0);
+            emu_reset();
+        }
+    }
+    assert_true(failures > 60);
+    emu_fail("cudaMalloc", 2, 2, 0);
+    pali_error why = {0};
+    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, &why), PALI_ENOMEM);
+    assert_string_equal(why.what, "the graphics card is out of memory while opening the model");
+    emu_reset();
+    scene_close(&s);
+}
+
+/* A device that fails in a turn fails every later call with the first sentence. */
+static void cuda_model_a_broken_device_stays_broken(void **unused) {
+    (void)unused;
+    scene s = scene_open(&first, PALI_BF16);
+    pali_model *m = open_on(cuda, &s.r->w, 60);
+    assert_ok(cuda->prefill(m, NULL, 0, s.ids, 9, NULL, &err), err);
+    emu_fail(NULL, 5, 700, 1);
+    pali_error why = {0}, later = {0};
+    assert_int_equal(cuda->decode(m, 1, NULL, &why), PALI_EIO);
+    assert_non_null(strstr(why.what, "the graphics card failed while computing an answer"));
+    emu_reset();
+    assert_int_equal(cuda->prefill(m, NULL, 0, s.ids, 9, NULL, &later), PALI_EIO);
+    assert_string_equal(later.what, why.what);
+    cuda->close(m);
+    assert_int_equal(emu_live_objects(), 0);
+    scene_close(&s);
+}
+
+/* Weights are untrusted: whatever they hold, calls return. */
+static void cuda_model_survives_nonsense_weights(void **unused) {
+    (void)unused;
+    static const double nonsense[] = {NAN, INFINITY, 3e38, 1e-40};
+    for (size_t i = 0; i < sizeof nonsense / sizeof *nonsense; i++) {
+        scene s = scene_open(i % 2 ? &second : &first, PALI_F32);
+        pali_weights *w = &s.r->w;
+        pali_matrix *all[] = {&w->text[0].k_w,      &w->text[1].gate_w, &w->vision[0].fc1_w,
+                              &w->text[0].mlp_norm, &w->embed,          &w->vision[0].ln1_w};
+        for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+            for (size_t e = 0; e < (size_t)all[j]->rows * (size_t)all[j]->cols; e += 3)
+                put(all[j], e, nonsense[i]);
+        pali_model *m = open_on(cuda, w, 120);
+        int tokens[2];
+        free(answer(cuda, m, &s, 0, 2, tokens));
+        cuda->close(m);
+        scene_close(&s);
+    }
+}
+
+/* --- the plugin ---------------------------------------------------------------------------- */
+
+static void refusal(const char *part) {
+    const pali_backend *found;
+    pali_error why = {0};
+    assert_int_equal(pali_plugin_entry()->probe(&found, &why), PALI_EUNSUPPORTED);
+    assert_null(found);
+    if (!strstr(why.what, part))
+        fail_msg("\"%s\" does not say \"%s\"", why.what, part);
+    assert_true(why.hint[0]);
+    emu_reset();
+}
+
+static void cuda_model_says_why_there_is_no_device(void **unused) {
+    (void)unused;
+    emu_settings()->driver = 0;
+    refusal("no NVIDIA driver");
+    emu_settings()->driver = 12040;
+    refusal("it speaks CUDA 12.4, pali needs 13.0");
+    emu_settings()->devices = 0;
+    refusal("it sees no graphics card");
+    emu_settings()->major = 7;
+    emu_settings()->minor = 0;
+    refusal("has compute capability 7.0, pali needs 7.5");
+    emu_fail("cudaSetDevice", 1, 719, 0);
+    refusal("does not start");
+    emu_settings()->major = 7;
+    emu_settings()->minor = 5;
+    const pali_backend *found;
+    assert_ok(pali_plugin_entry()->probe(&found, &err), err);
+    assert_string_equal(found->name, "cuda");
+    emu_reset();
+}
+
+int main(void) {
+    emu_reset();
+    first = gemma1;
+    first.vision.D = 24, first.vision.E = 8;
+    first.text.E = 24;
+    second = gemma2;
+    second.vision.D = 80, second.vision.E = 40;
+    second.text.E = 16;
+    cpu = pali_backend_cpu();
+    if (pali_plugin_entry()->probe(&cuda, &err) != 0) {
+        fprintf(stderr, "%s\n", err.what);
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cuda_model_gemma1_is_the_cpu_model),
+        cmocka_unit_test(cuda_model_gemma2_is_the_cpu_model),
+        cmocka_unit_test(cuda_model_has_the_real_head_shape),
+        cmocka_unit_test(cuda_model_long_sequences_go_in_pieces),
+        cmocka_unit_test(cuda_model_answers_as_the_cpu_does),
+        cmocka_unit_test(cuda_model_order_does_not_change_a_bit),
+        cmocka_unit_test(cuda_model_second_turn_is_a_fresh_one),
+        cmocka_unit_test(cuda_model_allocates_nothing_in_a_turn),
+        cmocka_unit_test(cuda_model_stops_and_goes_on),
+        cmocka_unit_test(cuda_model_refuses_what_cannot_be),
+        cmocka_unit_test(cuda_model_memory_is_told_and_kept),
+        cmocka_unit_test(cuda_model_open_survives_every_failure),
+        cmocka_unit_test(cuda_model_a_broken_device_stays_broken),
+        cmocka_unit_test(cuda_model_survives_nonsense_weights),
+        cmocka_unit_test(cuda_model_says_why_there_is_no_device),
+    };
+    return cmocka_run_group_tests_name("cuda_model", tests, NULL, NULL);
+}
