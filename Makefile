@@ -54,7 +54,7 @@ ui_obj := $(call obj,$(ui_src))
 app_obj := $(call obj,$(filter-out app/main.c,$(app_src)))
 tests := $(patsubst tests/%,$(B)/tests/%,$(basename $(test_src)))
 
-.PHONY: all deps demo demo-accuracy check test check-gpu bench-gpu install uninstall format lint layers fuzz bench clean
+.PHONY: all deps demo demo-accuracy check test check-gpu bench-gpu gpu-tests gpu-benches install uninstall format lint layers fuzz bench clean
 .SECONDARY:
 all: build/pali $(if $(filter 1,$(CUDA)),build/pali-cuda.so)
 
@@ -118,6 +118,20 @@ $(B)/tests/gpu/%: $(B)/tests/gpu/%.c.o $(B)/libcuda-emu.a $(B)/libpali.a
 $(B)/tests/gpu/%: $(B)/tests/gpu/%.cu.o $(B)/libcuda-emu.a $(B)/libpali.a
 	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka
 
+# On a device: the tests of the backend with nvcc's objects in the emulator's place, for the
+# device's own ARCH (tests/gpu/check.sh finds it), and the benchmarks.
+gpu_tests := $(patsubst tests/%.c,$(G)/tests/%,$(wildcard tests/gpu/test_cuda_*.c))
+gpu_benches := $(G)/tests/gpu/bench_read $(B)/tests/gpu/bench_cuda
+$(G)/tests/gpu/test_%: $(B)/tests/gpu/test_%.c.o $(B)/tests/gpu/on_device.c.o $(gpu_obj) $(B)/libpali.a
+	@mkdir -p $(@D)
+	$(NVCC) -cudart static -o $@ $^ $(filter -l% -L%,$(PKG_LIBS)) -ldl -lm -lcmocka -Xcompiler -pthread
+$(G)/tests/gpu/bench_%: $(G)/tests/gpu/bench_%.cu.o
+	$(NVCC) -cudart static -o $@ $^
+gpu-tests: $(gpu_tests) build/pali-cuda.so build/pali
+gpu-benches: $(gpu_benches) build/pali-cuda.so build/pali
+check-gpu bench-gpu:
+	@tests/gpu/$(@:-gpu=).sh "$(NVCC)"
+
 # This one makes allocations fail.
 $(B)/tests/core/test_image_memory: LDLIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
@@ -173,13 +187,15 @@ PYTHON ?= python3
 demo-accuracy: build/pali
 	$(PYTHON) tests/reference/demo_eval.py --out build/demo-accuracy --count 3000 --seed 555001 --pali build/pali --model assets/demo $(EVAL)
 
+# Takes the CUDA plugin when `make` has built it.
 install: build/pali
 	install -Dm755 build/pali $(DESTDIR)$(PREFIX)/bin/pali
 	install -Dm644 man/pali.1 $(DESTDIR)$(PREFIX)/share/man/man1/pali.1
+	$(if $(wildcard build/pali-cuda.so),install -Dm755 build/pali-cuda.so $(DESTDIR)$(PREFIX)/lib/pali/pali-cuda.so)
 	install -d $(DESTDIR)$(PREFIX)/share/pali/demo
 	install -m644 $(filter-out %.py %.md,$(wildcard assets/demo/*.*)) $(DESTDIR)$(PREFIX)/share/pali/demo
 uninstall:
-	rm -rf $(DESTDIR)$(PREFIX)/bin/pali $(DESTDIR)$(PREFIX)/share/man/man1/pali.1 $(DESTDIR)$(PREFIX)/share/pali
+	rm -rf $(DESTDIR)$(PREFIX)/bin/pali $(DESTDIR)$(PREFIX)/lib/pali $(DESTDIR)$(PREFIX)/share/man/man1/pali.1 $(DESTDIR)$(PREFIX)/share/pali
 
 format:
 	clang-format -i $(shell git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh')

@@ -1,16 +1,20 @@
 #!/bin/sh
 # What `make check` and CI run: the layer rule, both builds, all tests plain and under
-# ASan + UBSan, a short fuzz of every parser. Last line: "N passed, N failed, N skipped".
+# ASan + UBSan, a short fuzz of every parser, the CUDA sources through nvcc. Last line: "N passed, N failed, N skipped".
 cd "$(dirname "$0")/.." || exit 1
 jobs=$(nproc)
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
 passed=0 failed=0 skipped=0
-step() { # name, command...: one pass or fail
+step() { # name, command...: one pass or fail; status 77 is a skip
     name=$1
     shift
-    if "$@"; then passed=$((passed + 1)); echo "ok   $name"
-    else failed=$((failed + 1)); echo "FAIL $name"; fi
+    "$@"
+    case $? in
+    0) passed=$((passed + 1)); echo "ok   $name" ;;
+    77) skipped=$((skipped + 1)); echo "skip $name" ;;
+    *) failed=$((failed + 1)); echo "FAIL $name" ;;
+    esac
 }
 suite() { # name, make arguments...: adds up the suite's own counts
     name=$1
@@ -29,5 +33,6 @@ step "layers" tests/layers.sh
 suite "plain" 
 suite "address and undefined-behaviour sanitizers" ASAN=1
 step "fuzz, ${FUZZ_SECONDS:-5} s a parser" make --no-print-directory -s -j"$jobs" fuzz SECONDS="${FUZZ_SECONDS:-5}"
+step "nvcc gate" tests/nvcc.sh
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

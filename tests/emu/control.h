@@ -24,6 +24,10 @@ typedef struct {
     size_t memory, shared_per_block; /* the latter as opted in to; 48 KB without */
 } emu_device;
 
+/* 1: the emulator. 0: a device (tests/gpu/on_device.c), where faults and settings do nothing
+ * and counters stay 0; tests that need them skip. */
+int emu_present(void);
+
 void emu_reset(void);
 emu_device *emu_settings(void); /* to be changed in place */
 
