@@ -120,11 +120,15 @@ $(B)/tests/gpu/%: $(B)/tests/gpu/%.cu.o $(B)/libcuda-emu.a $(B)/libpali.a
 
 # On a device: the tests of the backend with nvcc's objects in the emulator's place, for the
 # device's own ARCH (tests/gpu/check.sh finds it), and the benchmarks.
-gpu_tests := $(patsubst tests/%.c,$(G)/tests/%,$(wildcard tests/gpu/test_cuda_*.c))
+gpu_tests := $(patsubst tests/%,$(G)/tests/%,$(basename $(wildcard tests/gpu/test_cuda_*.c tests/gpu/test_cuda_*.cu)))
 gpu_benches := $(G)/tests/gpu/bench_read $(B)/tests/gpu/bench_cuda
-$(G)/tests/gpu/test_%: $(B)/tests/gpu/test_%.c.o $(B)/tests/gpu/on_device.c.o $(gpu_obj) $(B)/libpali.a
+link_device = $(NVCC) -cudart static -o $@ $^ $(filter -l% -L%,$(PKG_LIBS)) -ldl -lm -lcmocka -Xcompiler -pthread
+with_device := $(B)/tests/gpu/on_device.c.o $(gpu_obj) $(B)/libpali.a
+$(G)/tests/gpu/test_%: $(B)/tests/gpu/test_%.c.o $(with_device)
 	@mkdir -p $(@D)
-	$(NVCC) -cudart static -o $@ $^ $(filter -l% -L%,$(PKG_LIBS)) -ldl -lm -lcmocka -Xcompiler -pthread
+	$(link_device)
+$(G)/tests/gpu/test_%: $(G)/tests/gpu/test_%.cu.o $(with_device)
+	$(link_device)
 $(G)/tests/gpu/bench_%: $(G)/tests/gpu/bench_%.cu.o
 	$(NVCC) -cudart static -o $@ $^
 gpu-tests: $(gpu_tests) build/pali-cuda.so build/pali
