@@ -100,7 +100,10 @@ gpu_obj := $(patsubst %,$(G)/%.o,$(gpu_src))
 $(G)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) -c -o $@ $<
-$(G)/pali-cuda.so: $(gpu_obj) $(B)/core/error.c.o
+$(G)/core/error.c.o: core/error.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -I. -D_GNU_SOURCE -O2 -fPIC -MMD -MP $(WARN_C) -c -o $@ $<
+$(G)/pali-cuda.so: $(gpu_obj) $(G)/core/error.c.o
 	$(NVCC) -shared -cudart static -o $@ $^ -ldl
 build/pali-cuda.so: $(G)/pali-cuda.so
 	@cp -f $< $@
