@@ -2,9 +2,10 @@
  * many rows, then one token at a time through the fused kernels of gemv.cu and attend.cu.
  * The steps are those of core/cpu/decoder.c.
  *
- * A decode step reads its token and position from device memory and allocates nothing, so
- * that it can be recorded once. It is five kernels a layer, one for the embedding and one
- * for the head.
+ * A decode step is one recorded graph: token and position in, five kernels a layer, one for
+ * the embedding and one for the head, logits out. It is recorded when the model is opened
+ * and replayed for every token, which is possible because nothing in it depends on the
+ * position but through device memory.
  *
  * Prefill works layer by layer on all rows, because every position of a prefix sees every
  * other: the keys and values of a layer are complete before its first query. Attention goes
@@ -118,9 +119,7 @@ static float embed_scale(const pali_model *m) {
     return (float)sqrt((double)m->w->config.text.D);
 }
 
-static int send_state(pali_model *m, int32_t token, int position, pali_error *err) {
-    m->host_state->token = token;
-    m->host_state->position = position;
+static int send_state(pali_model *m, pali_error *err) {
     return check_cuda(cudaMemcpyAsync(m->state, m->host_state, sizeof *m->state,
                                       cudaMemcpyHostToDevice, m->stream),
                       "computing an answer", err);
@@ -133,8 +132,44 @@ static int check_id(const pali_model *m, int32_t id, pali_error *err) {
                      (int)id, m->w->config.text.V);
 }
 
-int decoder_step(pali_model *m, int32_t token, pali_error *err) {
+/* host_state in, host_logits out: all of a step. */
+static int queue_step(pali_model *m, pali_error *err) {
     const pali_text_config *c = &m->w->config.text;
+    int rc = send_state(m, err);
+    if (rc)
+        return rc;
+    embed_step(m->half, m->embed, ld8(c->D), m->state, c->D, embed_scale(m), m->row_x, m->stream);
+    for (int i = 0; i < c->layers; i++)
+        row_layer(m, i);
+    return head(m, err);
+}
+
+/* Runs one step for nothing first: what the runtime loads on first use is then loaded, and a
+ * device that cannot run our kernels says so now. The cache holds nothing yet. */
+int decoder_record(pali_model *m, pali_error *err) {
+    static const char what[] = "preparing the first answer";
+    m->host_state->token = m->host_state->position = 0;
+    int rc = queue_step(m, err);
+    if (!rc)
+        rc = check_cuda(cudaGetLastError(), what, err);
+    if (!rc)
+        rc = check_cuda(cudaStreamSynchronize(m->stream), what, err);
+    if (!rc)
+        rc = check_cuda(cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal), what,
+                        err);
+    if (rc)
+        return rc;
+    cudaGraph_t graph = NULL;
+    rc = queue_step(m, err);
+    int end = check_cuda(cudaStreamEndCapture(m->stream, &graph), what, err);
+    if (!rc && !end)
+        rc = check_cuda(cudaGraphInstantiate(&m->step, graph, 0), what, err);
+    if (graph)
+        cudaGraphDestroy(graph);
+    return rc ? rc : end;
+}
+
+int decoder_step(pali_model *m, int32_t token, pali_error *err) {
     if (check_id(m, token, err) != 0)
         return PALI_EARG;
     if (m->filled == 0)
@@ -143,14 +178,11 @@ int decoder_step(pali_model *m, int32_t token, pali_error *err) {
         return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
                          "the context of %d positions is full", m->positions);
     int rc = steps_begin(m, PALI_STAGE_DECODE, 1, err);
-    if (!rc)
-        rc = send_state(m, token, m->filled, err);
     if (rc)
         return rc;
-    embed_step(m->half, m->embed, ld8(c->D), m->state, c->D, embed_scale(m), m->row_x, m->stream);
-    for (int i = 0; i < c->layers; i++)
-        row_layer(m, i);
-    rc = head(m, err);
+    m->host_state->token = token;
+    m->host_state->position = m->filled;
+    rc = check_cuda(cudaGraphLaunch(m->step, m->stream), "computing an answer", err);
     if (!rc)
         rc = step_queued(m, err);
     if (!rc)
@@ -325,8 +357,10 @@ int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds
     }
     if (!rc)
         rc = prefill_keys(m, last, T, false, err);
+    m->host_state->token = 0;
+    m->host_state->position = T - 1;
     if (!rc)
-        rc = send_state(m, 0, T - 1, err);
+        rc = send_state(m, err);
     if (!rc)
         rc = check_cuda(cudaMemcpyAsync(m->row_x, m->dec.x + (T - 1) * ld8(c->D),
                                         (size_t)c->D * sizeof(float), cudaMemcpyDeviceToDevice,

@@ -40,9 +40,6 @@ void rms_norm_add(const float *y, int64_t ldy, int rows, int n, float eps, const
 /* out[patch][channel, row, column] of pixels [channels][S][S]; columns to ldo are zero. */
 void im2col(half_type half, const float *pixels, int S, int patch, int channels, void *out,
             int64_t ldo, cudaStream_t s);
-/* x[r] = table[r] for r < rows: the position embedding, before the patches are added. */
-void copy_rows(const float *from, int64_t ldf, int rows, int n, float *to, int64_t ldt,
-               cudaStream_t s);
 /* x[t] = table[ids[t]] * scale, t < rows. */
 void embed_rows(half_type half, const void *table, int64_t ldw, const int32_t *ids, int rows, int n,
                 float scale, float *x, int64_t ldx, cudaStream_t s);

@@ -314,13 +314,14 @@ void layout_done(pali_model *m) {
 /* --- upload ------------------------------------------------------------------------------------ */
 
 enum {
-    STAGES = 2
+    STAGES = 2,
+    STAGE_BYTES = 16 << 20 /* at most; holds a row of PALI_MAX_WIDTH */
 };
-static const size_t stage_bytes = (size_t)16 << 20; /* holds a row of PALI_MAX_WIDTH */
 
 typedef struct {
     pali_model *m;
     unsigned char *stage[STAGES]; /* pinned */
+    size_t bytes;                 /* of each */
     int next, done, total;
 } upload;
 
@@ -371,7 +372,7 @@ static int upload_item(void *user, const item *it, pali_error *err) {
     pali_model *m = u->m;
     int64_t rows = item_rows(it), r = 0;
     size_t pitch = (size_t)item_ld(it) * item_size(it);
-    int64_t chunk = (int64_t)(stage_bytes / pitch);
+    int64_t chunk = (int64_t)(u->bytes / pitch);
     if (m->run->cancel && m->run->cancel->load())
         return pali_fail(err, PALI_ECANCEL, NULL, "stopped");
     while (r < rows) {
@@ -415,7 +416,7 @@ static int upload_rope(upload *u, pali_error *err) {
     pali_model *m = u->m;
     const pali_text_config *c = &m->w->config.text;
     size_t half = (size_t)c->E / 2, n = (size_t)m->positions * half;
-    size_t chunk = stage_bytes / sizeof(float2);
+    size_t chunk = u->bytes / sizeof(float2);
     for (size_t i = 0; i < n;) {
         int s = u->next;
         u->next = (u->next + 1) % STAGES;
@@ -439,13 +440,15 @@ static int upload_rope(upload *u, pali_error *err) {
     return 0;
 }
 
-int layout_upload(pali_model *m, pali_error *err) {
+int layout_upload(pali_model *m, size_t weights, pali_error *err) {
     upload u = {};
     u.m = m;
+    u.bytes = STAGE_BYTES;
+    if (weights < u.bytes)
+        u.bytes = weights;
     int rc = visit(m, check_item, &u.total, err);
     for (int i = 0; i < STAGES && rc == 0; i++) {
-        rc = check_cuda(cudaMallocHost((void **)&u.stage[i], stage_bytes), "copying the weights",
-                        err);
+        rc = check_cuda(cudaMallocHost((void **)&u.stage[i], u.bytes), "copying the weights", err);
         if (!rc)
             rc = check_cuda(cudaEventRecord(m->events[i], m->stream), "copying the weights", err);
     }

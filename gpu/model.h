@@ -83,6 +83,7 @@ struct pali_model {
     float *host_logits; /* pinned [V] */
     int32_t *host_ids;  /* pinned [positions] */
     step_state *host_state;
+    cudaGraphExec_t step;     /* a decode step from host_state to host_logits */
     pali_embeds *free_embeds; /* not in use now */
     pali_embeds *all_first;   /* the one in the workspace, not freed by itself */
 
@@ -146,8 +147,9 @@ int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_opti
                    pali_error *err);
 /* With blocks NULL in m: how large they must be. With blocks: sets all pointers. */
 int layout_place(pali_model *m, pali_memory *need, pali_error *err);
-/* Copies all weights to the device, through pinned memory; progress and cancel by m->run. */
-int layout_upload(pali_model *m, pali_error *err);
+/* Copies all weights, of that many bytes there, to the device through pinned memory;
+ * progress and cancel by m->run. */
+int layout_upload(pali_model *m, size_t weights, pali_error *err);
 void layout_done(pali_model *m);
 
 /* --- plugin.cu ---------------------------------------------------------------------- */
@@ -155,7 +157,7 @@ void layout_done(pali_model *m);
 /* 0, or the failure told in err; what is a phrase: "copying the weights". */
 int check_cuda(cudaError_t e, const char *what, pali_error *err);
 
-/* The frame of a long call: begin, one layer_queued for every step, and drain at the end.
+/* The frame of a long call: begin, step_queued after every step, and drain at the end.
  * total steps are reported one by one as the device finishes them. PALI_ECANCEL. */
 int steps_begin(pali_model *m, pali_stage stage, int total, pali_error *err);
 int step_queued(pali_model *m, pali_error *err);
@@ -166,6 +168,8 @@ int steps_drain(pali_model *m, pali_error *err);
 int vision_encode(pali_model *m, const float *pixels, float *out, pali_error *err);
 int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
                     const int32_t *ids, int n, pali_error *err);
+/* Records the step that decoder_step replays; once, when all else of m is open. */
+int decoder_record(pali_model *m, pali_error *err);
 int decoder_step(pali_model *m, int32_t token, pali_error *err);
 
 #endif

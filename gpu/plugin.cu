@@ -158,6 +158,8 @@ static void cuda_close(pali_model *m) {
             cudaFree(e->rows);
         free(e);
     }
+    if (m->step)
+        cudaGraphExecDestroy(m->step);
     if (m->gemm)
         gemm_close(m->gemm);
     for (int i = 0; i < EVENTS; i++)
@@ -233,7 +235,8 @@ static int open_device(pali_model *m, pali_error *err) {
         return pali_fail_nomem(err, what);
     m->all_first->rows = m->first_embeds;
     m->free_embeds = m->all_first;
-    return layout_upload(m, err);
+    rc = layout_upload(m, need.weights, err);
+    return rc ? rc : decoder_record(m, err);
 }
 
 static int cuda_open(const pali_weights *w, const pali_backend_options *o, const pali_run *run,

@@ -12,35 +12,30 @@
 
 template <typename T>
 __global__ void __launch_bounds__(BLOCK)
-    softmax_block_kernel(const float *scores, int64_t lds, int64_t rows, int n, float cap, T *p,
-                         int64_t ldp) {
+    softmax_block_kernel(const float *scores, int64_t lds, int n, float cap, T *p, int64_t ldp) {
     PALI_SHARED(float, scratch); /* [2][WARPS] */
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
-        const float *row = scores + r * lds;
-        float top = -INFINITY, sum = 0;
-        for (int j = threadIdx.x; j < n; j += BLOCK)
-            top = fmaxf(top, softcap(row[j], cap));
-        for (int m = WARP / 2; m > 0; m /= 2)
-            top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, m));
-        if (lane == 0)
-            scratch[WARPS + warp] = top;
-        __syncthreads();
-        for (int i = 0; i < WARPS; i++)
-            top = fmaxf(top, scratch[WARPS + i]);
-        for (int j = threadIdx.x; j < n; j += BLOCK)
-            sum += expf(softcap(row[j], cap) - top);
-        float inverse = 1.0f / block_sum(sum, scratch);
-        for (int j = threadIdx.x; j < n; j += BLOCK)
-            narrow(expf(softcap(row[j], cap) - top) * inverse, &p[r * ldp + j]);
-        __syncthreads(); /* scratch serves the next row */
-    }
+    const float *row = scores + blockIdx.x * lds;
+    T *to = p + blockIdx.x * ldp;
+    float top = -INFINITY, sum = 0;
+    for (int j = threadIdx.x; j < n; j += BLOCK)
+        top = fmaxf(top, softcap(row[j], cap));
+    for (int m = WARP / 2; m > 0; m /= 2)
+        top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, m));
+    if (lane == 0)
+        scratch[WARPS + warp] = top;
+    __syncthreads();
+    for (int i = 0; i < WARPS; i++)
+        top = fmaxf(top, scratch[WARPS + i]);
+    for (int j = threadIdx.x; j < n; j += BLOCK)
+        sum += expf(softcap(row[j], cap) - top);
+    float inverse = 1.0f / block_sum(sum, scratch);
+    for (int j = threadIdx.x; j < n; j += BLOCK)
+        narrow(expf(softcap(row[j], cap) - top) * inverse, &to[j]);
 }
 
 void softmax_rows(half_type half, const float *scores, int64_t lds, int64_t rows, int n, float cap,
                   void *p, int64_t ldp, cudaStream_t s) {
-    int blocks = rows < (1 << 20) ? (int)rows : 1 << 20;
-    WITH_HALF(half,
-              PALI_LAUNCH((softmax_block_kernel<T>), dim3(blocks), dim3(BLOCK),
-                          2 * WARPS * sizeof(float), s, scores, lds, rows, n, cap, (T *)p, ldp));
+    WITH_HALF(half, PALI_LAUNCH((softmax_block_kernel<T>), dim3((unsigned)rows), dim3(BLOCK),
+                                2 * WARPS * sizeof(float), s, scores, lds, n, cap, (T *)p, ldp));
 }

@@ -88,7 +88,11 @@ int vision_encode(pali_model *m, const float *pixels, float *out, pali_error *er
         return rc;
     /* k runs over the padding as well: zeros on both sides, and 16-byte steps for 588. */
     im2col(m->half, m->enc.pixels, c->S, c->patch, c->channels, m->enc.a, ldp, m->stream);
-    copy_rows(m->position, ld, c->P, c->D, m->enc.x, ld, m->stream);
+    rc = check_cuda(cudaMemcpyAsync(m->enc.x, m->position, (size_t)(c->P * ld) * sizeof(float),
+                                    cudaMemcpyDeviceToDevice, m->stream),
+                    "encoding the image", err);
+    if (rc)
+        return rc;
     rc = add_product(m,
                      product(m, c->P, c->D, (int)ldp, m->enc.a, ldp, m->patch_w, ldp, m->enc.x, ld),
                      m->patch_b, err);
