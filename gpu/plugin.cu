@@ -24,6 +24,11 @@ int check_cuda(cudaError_t e, const char *what, pali_error *err) {
                          "close what else uses the graphics card, or "
                          "use the CPU: --backend cpu",
                          "the graphics card is out of memory while %s", what);
+    if (e == cudaErrorNoKernelImageForDevice)
+        return pali_fail(err, PALI_EUNSUPPORTED,
+                         "build it with make ARCH=sm_NN, NN the card's compute capability, or use "
+                         "the CPU: --backend cpu",
+                         "this build of the CUDA backend has no code for this graphics card");
     return pali_fail(err, PALI_EIO, "start pali again, or use the CPU: --backend cpu",
                      "the graphics card failed while %s: %s", what, cudaGetErrorString(e));
 }
