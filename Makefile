@@ -54,7 +54,7 @@ ui_obj := $(call obj,$(ui_src))
 app_obj := $(call obj,$(filter-out app/main.c,$(app_src)))
 tests := $(patsubst tests/%,$(B)/tests/%,$(basename $(test_src)))
 
-.PHONY: all deps demo demo-accuracy check test check-gpu bench-gpu gpu-tests gpu-benches install uninstall format lint layers fuzz bench clean
+.PHONY: all deps demo demo-accuracy check test check-gpu bench-gpu gpu-tests gpu-benches FORCE install uninstall format lint layers fuzz bench clean
 .SECONDARY:
 all: build/pali $(if $(filter 1,$(CUDA)),build/pali-cuda.so)
 
@@ -105,8 +105,10 @@ $(G)/core/error.c.o: core/error.c
 	$(CC) -std=c11 -I. -D_GNU_SOURCE -O2 -fPIC -MMD -MP $(WARN_C) -c -o $@ $<
 $(G)/pali-cuda.so: $(gpu_obj) $(G)/core/error.c.o
 	$(NVCC) -shared -cudart static -o $@ $^ -ldl
-build/pali-cuda.so: $(G)/pali-cuda.so
-	@cp -f $< $@
+# Compared, not dated: ARCH may have been another one in between.
+build/pali-cuda.so: $(G)/pali-cuda.so FORCE
+	@cmp -s $< $@ || cp -f $< $@
+FORCE:
 
 $(B)/%.cu.o: %.cu
 	@mkdir -p $(@D)
