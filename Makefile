@@ -123,6 +123,11 @@ $(B)/tests/gpu/%: $(B)/tests/gpu/%.c.o $(B)/libcuda-emu.a $(B)/libpali.a
 $(B)/tests/gpu/%: $(B)/tests/gpu/%.cu.o $(B)/libcuda-emu.a $(B)/libpali.a
 	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka
 
+# Found by its name beside the program, as the real one is.
+$(B)/tests/gpu/pali-cuda.so: $(B)/pali-cuda-emu.so
+	@mkdir -p $(@D) && cp -f $< $@
+$(B)/tests/gpu/test_plugin: | $(B)/tests/gpu/pali-cuda.so
+
 # On a device: the tests of the backend with nvcc's objects in the emulator's place, for the
 # device's own ARCH (tests/gpu/check.sh finds it), and the benchmarks.
 gpu_tests := $(patsubst tests/%,$(G)/tests/%,$(basename $(wildcard tests/gpu/test_cuda_*.c tests/gpu/test_cuda_*.cu)))

@@ -1,0 +1,128 @@
+/* The way from a name to a graphics card: the plugin file is found, checked, asked, and used
+ * by an engine; and what an engine does when the card cannot. The plugin is gpu/ built for
+ * the emulator, beside this program as pali-cuda.so.                                */
+#include "tests/test.h"
+
+#include "core/pali.h"
+#include "core/plugin.h"
+#include "tests/emu/control.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+static pali_error err;
+static emu_device *(*settings)(void); /* of the plugin's own emulator */
+static void (*reset)(void);
+
+static void *symbol(void *file, const char *name) {
+    void *s = dlsym(file, name);
+    if (!s)
+        fail_msg("no %s in the plugin", name);
+    return s;
+}
+
+static int setup(void **unused) {
+    (void)unused;
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 32);
+    if (n <= 0)
+        return -1;
+    path[n] = '\0';
+    strcpy(strrchr(path, '/'), "/pali-cuda.so");
+    void *file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!file) {
+        fprintf(stderr, "%s\n", dlerror());
+        return -1;
+    }
+    void *s = symbol(file, "emu_settings"), *r = symbol(file, "emu_reset");
+    memcpy(&settings, &s, sizeof s);
+    memcpy(&reset, &r, sizeof r);
+    reset();
+    return 0;
+}
+
+static pali_engine *open_engine(const char *backend, pali_engine_info *info) {
+    pali_engine_options o = {.model_dir = "assets/demo", .backend = backend, .threads = 1};
+    pali_engine *e;
+    memset(&err, 0, sizeof err);
+    assert_ok(pali_engine_open(&o, NULL, &e, &err), err);
+    pali_engine_describe(e, info);
+    return e;
+}
+
+static void plugin_refuses_other_files(void **unused) {
+    (void)unused;
+    const pali_backend *be;
+    pali_error why = {0}, other = {0};
+    assert_int_equal(pali_plugin_load("./nowhere.so", &be, &why), PALI_EUNSUPPORTED);
+    assert_null(be);
+    assert_non_null(strstr(why.what, "the CUDA backend cannot be opened: ./nowhere.so"));
+    assert_int_equal(pali_plugin_load("libm.so.6", &be, &other), PALI_EUNSUPPORTED);
+    assert_string_equal(other.what, "libm.so.6 belongs to another version of pali");
+    assert_true(why.hint[0] && other.hint[0]);
+}
+
+static void plugin_is_found_beside_the_program(void **unused) {
+    (void)unused;
+    const pali_backend *be, *best;
+    assert_ok(pali_backend_find("cuda", &be, &err), err);
+    assert_string_equal(be->name, "cuda");
+    assert_ok(pali_backend_find("auto", &best, &err), err);
+    assert_ptr_equal(best, be);
+    assert_int_equal(pali_backend_why_not_cuda()->code, 0);
+}
+
+/* The bundled model's answer, word for word, from both backends. */
+static void plugin_answers_as_the_cpu_does(void **unused) {
+    (void)unused;
+    pali_image image;
+    char *text[2];
+    assert_ok(pali_image_open("assets/demo/demo.png", &image, &err), err);
+    for (int i = 0; i < 2; i++) {
+        pali_engine_info info;
+        pali_engine *e = open_engine(i ? "auto" : "cpu", &info);
+        assert_string_equal(info.backend, i ? "cuda" : "cpu");
+        assert_null(info.fallback);
+        pali_dialog *d;
+        pali_result r;
+        pali_ask ask = {.max_tokens = 12};
+        assert_ok(pali_dialog_open(e, &d, &err), err);
+        assert_ok(pali_dialog_set_image(d, &image, true, &err), err);
+        assert_ok(pali_dialog_ask(d, "caption en", &ask, NULL, &r, &err), err);
+        text[i] = strdup(r.text);
+        pali_result_close(&r);
+        pali_dialog_close(d);
+        pali_engine_close(e);
+    }
+    assert_true(text[0][0]);
+    assert_string_equal(text[0], text[1]);
+    free(text[0]), free(text[1]);
+    pali_image_close(&image);
+}
+
+static void plugin_gives_way_when_the_card_is_too_small(void **unused) {
+    (void)unused;
+    pali_engine_info info;
+    pali_engine *e;
+    settings()->memory = (size_t)64 << 20;
+    e = open_engine("auto", &info);
+    assert_string_equal(info.backend, "cpu");
+    assert_non_null(info.fallback);
+    assert_non_null(strstr(info.fallback, "the graphics card has 64 MB free of 64 MB"));
+    pali_engine_close(e);
+    pali_engine_options o = {.model_dir = "assets/demo", .backend = "cuda"};
+    pali_error why = {0};
+    assert_int_equal(pali_engine_open(&o, NULL, &e, &why), PALI_ENOMEM);
+    assert_null(e);
+    reset();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plugin_refuses_other_files),
+        cmocka_unit_test(plugin_is_found_beside_the_program),
+        cmocka_unit_test(plugin_answers_as_the_cpu_does),
+        cmocka_unit_test(plugin_gives_way_when_the_card_is_too_small),
+    };
+    return cmocka_run_group_tests_name("plugin", tests, setup, NULL);
+}
