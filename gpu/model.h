@@ -47,7 +47,8 @@ struct pali_embeds {
 struct pali_model {
     const pali_weights *w;
     half_type half;
-    int positions, sms;
+    int positions;
+    int device, sms;
 
     void *weight_block, *kv_block, *work_block; /* device, owned; all below point into them */
     void *patch_w, *proj_w, *embed;             /* the embedding is the head as well */

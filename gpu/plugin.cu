@@ -19,6 +19,7 @@ static const char use_cpu[] = "use the CPU: --backend cpu";
 int check_cuda(cudaError_t e, const char *what, pali_error *err) {
     if (e == cudaSuccess)
         return 0;
+    cudaGetLastError(); /* told here: it is not to be found again after the next launch */
     if (e == cudaErrorMemoryAllocation)
         return pali_fail(err, PALI_ENOMEM,
                          "close what else uses the graphics card, or "
@@ -34,7 +35,7 @@ int check_cuda(cudaError_t e, const char *what, pali_error *err) {
 }
 
 /* The usable device with the most memory, made current. */
-static int choose_device(cudaDeviceProp *chosen, pali_error *err) {
+static int choose_device(int *device, cudaDeviceProp *chosen, pali_error *err) {
     int driver = 0, runtime = 0, n = 0, best = -1;
     if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
         return pali_fail(err, PALI_EUNSUPPORTED,
@@ -65,6 +66,7 @@ static int choose_device(cudaDeviceProp *chosen, pali_error *err) {
                          "the graphics card %.60s has compute capability %d.%d, pali needs 7.5 "
                          "(GeForce RTX 20 or GTX 16, Tesla T4) or newer",
                          p.name, p.major, p.minor);
+    *device = best;
     e = cudaSetDevice(best);
     if (e != cudaSuccess)
         return pali_fail(err, PALI_EUNSUPPORTED, use_cpu, "the graphics card does not start: %s",
@@ -117,11 +119,18 @@ int steps_drain(pali_model *m, pali_error *err) {
 
 static const pali_run no_run = {};
 
+/* The current device belongs to the thread, and a model may be opened by another one. */
+static int use_device(const pali_model *m, pali_error *err) {
+    return check_cuda(cudaSetDevice(m->device), "taking up work", err);
+}
+
 static int enter(pali_model *m, const pali_run *run, pali_error *err) {
     if (m->broken.code)
         return pali_fail(err, m->broken.code, m->broken.hint, "%s", m->broken.what);
-    m->run = run ? run : &no_run;
-    return 0;
+    int rc = use_device(m, err);
+    if (!rc)
+        m->run = run ? run : &no_run;
+    return rc;
 }
 
 /* Nothing of a call is left in the stream when it returns: the caller's memory and ours
@@ -154,8 +163,10 @@ static int cuda_memory(const pali_weights *w, const pali_backend_options *o, pal
 static void cuda_close(pali_model *m) {
     if (!m)
         return;
-    if (m->stream)
+    if (m->stream) {
+        use_device(m, NULL);
         cudaStreamSynchronize(m->stream);
+    }
     while (m->free_embeds) {
         pali_embeds *e = m->free_embeds;
         m->free_embeds = e->next;
@@ -205,7 +216,7 @@ static int open_device(pali_model *m, pali_error *err) {
     const pali_text_config *t = &m->w->config.text;
     cudaDeviceProp device = {};
     pali_memory need;
-    int rc = choose_device(&device, err);
+    int rc = choose_device(&m->device, &device, err);
     if (!rc)
         rc = layout_place(m, &need, err);
     if (!rc)
@@ -338,9 +349,10 @@ static const pali_backend table = {
 };
 
 static int probe(const pali_backend **out, pali_error *err) {
-    cudaDeviceProp device = {};
+    cudaDeviceProp properties = {};
+    int device = 0;
     *out = NULL;
-    int rc = choose_device(&device, err);
+    int rc = choose_device(&device, &properties, err);
     if (!rc)
         rc = gemm_available(err);
     if (!rc)

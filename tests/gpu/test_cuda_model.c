@@ -495,6 +495,32 @@ static void cuda_model_open_survives_every_failure(void **unused) {
     scene_close(&s);
 }
 
+/* No room for a second picture beside the first: that one is refused, all else goes on. */
+static void cuda_model_outlives_a_picture_too_many(void **unused) {
+    (void)unused;
+    if (!emu_present())
+        skip();
+    scene s = scene_open(&first, PALI_BF16);
+    pali_model *m = open_on(cuda, &s.r->w, 60);
+    pali_embeds *one, *two;
+    assert_ok(cuda->encode_image(m, s.pixels, NULL, &one, &err), err);
+    emu_fail("cudaMalloc", 1, 2, 0);
+    pali_error why = {0};
+    assert_int_equal(cuda->encode_image(m, s.pixels, NULL, &two, &why), PALI_ENOMEM);
+    assert_null(two);
+    assert_string_equal(why.what, "the graphics card is out of memory while encoding the image");
+    const pali_embeds *both[] = {one, NULL};
+    assert_ok(cuda->prefill(m, both, 1, s.ids, 9, NULL, &err), err);
+    assert_ok(cuda->encode_image(m, s.pixels, NULL, &two, &err), err);
+    both[1] = two;
+    assert_ok(cuda->prefill(m, both, 2, s.ids, 9, NULL, &err), err);
+    cuda->embeds_free(m, two);
+    cuda->embeds_free(m, one);
+    cuda->close(m);
+    assert_int_equal(emu_live_objects(), 0);
+    scene_close(&s);
+}
+
 /* A device that fails in a turn fails every later call with the first sentence. */
 static void cuda_model_a_broken_device_stays_broken(void **unused) {
     (void)unused;
@@ -597,6 +623,7 @@ int main(void) {
         cmocka_unit_test(cuda_model_refuses_what_cannot_be),
         cmocka_unit_test(cuda_model_memory_is_told_and_kept),
         cmocka_unit_test(cuda_model_open_survives_every_failure),
+        cmocka_unit_test(cuda_model_outlives_a_picture_too_many),
         cmocka_unit_test(cuda_model_a_broken_device_stays_broken),
         cmocka_unit_test(cuda_model_survives_nonsense_weights),
         cmocka_unit_test(cuda_model_says_why_there_is_no_device),
