@@ -5,7 +5,7 @@
 #include "tests/test.h"
 
 #include "core/cpu/model.h"
-#include "tests/core/random_model.h"
+#include "tests/core/backend_contract.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -554,41 +554,7 @@ static void cpu_model_stops_from_another_thread(void **unused) {
 
 static void cpu_model_refuses_what_cannot_be(void **unused) {
     (void)unused;
-    scene s = scene_open(&gemma1);
-    pali_model *m = open_with(&s.r->w, pali_kernels_pick(), 1, 12);
-    pali_embeds *e;
-    assert_ok(be->encode_image(m, s.pixels, NULL, &e, &err), err);
-    const pali_embeds *two[] = {e, e};
-    assert_int_equal(be->decode(m, 1, NULL, NULL), PALI_EARG); /* no prefix yet */
-    pali_error why = {0};
-    assert_int_equal(be->prefill(m, two, 2, s.ids, 1, NULL, &why), PALI_ELIMIT);
-    assert_string_equal(why.what, "the prefix has 19 tokens, the context has room for 12");
-    assert_int_equal(be->prefill(m, two, 1, s.ids, 4, NULL, NULL), PALI_ELIMIT);
-    assert_int_equal(be->prefill(m, NULL, 0, s.ids, 0, NULL, NULL), PALI_EARG);
-    static const int32_t bad[] = {-1, 101, INT32_MAX, INT32_MIN};
-    for (size_t i = 0; i < 4; i++) {
-        int32_t ids[] = {1, bad[i], 2};
-        assert_int_equal(be->prefill(m, NULL, 0, ids, 3, NULL, NULL), PALI_EARG);
-    }
-    assert_ok(be->prefill(m, two, 1, s.ids, 3, NULL, &err), err); /* exactly full */
-    for (size_t i = 0; i < 4; i++)
-        assert_int_equal(be->decode(m, bad[i], NULL, NULL), PALI_EARG);
-    assert_int_equal(be->decode(m, 1, NULL, NULL), PALI_ELIMIT);
-    be->embeds_free(m, e);
-    be->close(m);
-
-    pali_memory need;
-    pali_backend_options o = {1, 0};
-    assert_int_equal(be->memory(&s.r->w, &o, &need, NULL), PALI_EARG);
-    assert_int_equal(be->open(&s.r->w, &o, NULL, &m, NULL), PALI_EARG);
-    assert_null(m);
-    s.r->w.text[1].down_w.cols++;
-    o.positions = 5;
-    assert_int_equal(be->open(&s.r->w, &o, NULL, &m, NULL), PALI_EFORMAT);
-    s.r->w.text[1].down_w.cols--;
-    s.r->w.vision[1].fc1_b.data = NULL;
-    assert_int_equal(be->memory(&s.r->w, &o, &need, NULL), PALI_EFORMAT);
-    scene_close(&s);
+    backend_refuses_what_cannot_be(be, gemma1);
 }
 
 /* The released 3B model at 448 pixels: what it takes, without its weights. */

@@ -5,7 +5,7 @@
  * feeds its products of many rows with 16-bit activations and keeps 16-bit keys and values.
  * f16 has eight times finer steps than bf16, so the f16 models are the sharp test of
  * meaning, and the bf16 models the test of the type that released models have.      */
-#include "tests/core/random_model.h"
+#include "tests/core/backend_contract.h"
 
 #include "core/plugin.h"
 #include "tests/emu/control.h"
@@ -371,46 +371,18 @@ static void cuda_model_stops_and_goes_on(void **unused) {
 
 static void cuda_model_refuses_what_cannot_be(void **unused) {
     (void)unused;
-    scene s = scene_open(&first, PALI_BF16);
-    pali_model *m = open_on(cuda, &s.r->w, 12);
-    pali_embeds *e;
-    assert_ok(cuda->encode_image(m, s.pixels, NULL, &e, &err), err);
-    const pali_embeds *two[] = {e, e};
-    assert_int_equal(cuda->decode(m, 1, NULL, NULL), PALI_EARG); /* no prefix yet */
-    pali_error why = {0};
-    assert_int_equal(cuda->prefill(m, two, 2, s.ids, 1, NULL, &why), PALI_ELIMIT);
-    assert_string_equal(why.what, "the prefix has 19 tokens, the context has room for 12");
-    assert_int_equal(cuda->prefill(m, two, 1, s.ids, 4, NULL, NULL), PALI_ELIMIT);
-    assert_int_equal(cuda->prefill(m, NULL, 0, s.ids, 0, NULL, NULL), PALI_EARG);
-    static const int32_t bad[] = {-1, 101, INT32_MAX, INT32_MIN};
-    for (size_t i = 0; i < 4; i++) {
-        int32_t ids[] = {1, bad[i], 2};
-        assert_int_equal(cuda->prefill(m, NULL, 0, ids, 3, NULL, NULL), PALI_EARG);
+    backend_refuses_what_cannot_be(cuda, first);
+    static const int heads[] = {258, 20}; /* too large, no multiple of 8 */
+    for (int i = 0; i < 2; i++) {
+        pali_config c = first;
+        c.text.E = heads[i];
+        random_model *r = make(c, PALI_BF16);
+        pali_model *m;
+        pali_backend_options o = {.threads = 1, .positions = 5};
+        assert_int_equal(cuda->open(&r->w, &o, NULL, &m, NULL), PALI_EUNSUPPORTED);
+        assert_null(m);
+        drop(r);
     }
-    assert_ok(cuda->prefill(m, two, 1, s.ids, 3, NULL, &err), err); /* exactly full */
-    for (size_t i = 0; i < 4; i++)
-        assert_int_equal(cuda->decode(m, bad[i], NULL, NULL), PALI_EARG);
-    assert_int_equal(cuda->decode(m, 1, NULL, NULL), PALI_ELIMIT);
-    cuda->embeds_free(m, e);
-    cuda->close(m);
-
-    pali_memory need;
-    pali_backend_options o = {1, 0};
-    assert_int_equal(cuda->memory(&s.r->w, &o, &need, NULL), PALI_EARG);
-    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EARG);
-    assert_null(m);
-    s.r->w.text[1].down_w.cols++;
-    o.positions = 5;
-    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EFORMAT);
-    s.r->w.text[1].down_w.cols--;
-    s.r->w.config.text.E = 258;
-    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EUNSUPPORTED);
-    s.r->w.config.text.E = 20;
-    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EUNSUPPORTED);
-    s.r->w.config.text.E = 24;
-    s.r->w.vision[1].fc1_b.data = NULL;
-    assert_int_equal(cuda->memory(&s.r->w, &o, &need, NULL), PALI_EFORMAT);
-    scene_close(&s);
 }
 
 /* What is told beforehand is what is taken, and too little is refused before anything is. */
