@@ -85,6 +85,18 @@ typedef struct pali_backend {
     /* Logits [V] after the last prefill or decode, final soft-cap applied.
      * Borrowed until the next call on m. */
     const float *(*logits)(pali_model *m);
+
+    /* Appends n tokens, each seeing all before it: what n decodes would do, in one go, but
+     * for the logits, which are nobody's until the next prefill or decode. logprobs[i] = the
+     * log-probability of targets[i] right after ids[i], among the ids below vocab:
+     * log softmax(logits[0 .. vocab))[targets[i]]. When it fails or stops, the timeline is
+     * as before. */
+    int (*extend)(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
+                  float *logprobs, const pali_run *run, pali_error *err);
+
+    /* Takes the timeline back to its first n positions, not fewer than the prefix has: those
+     * that follow are forgotten. Logits stay as they were. */
+    int (*rewind)(pali_model *m, int n, pali_error *err);
 } pali_backend;
 
 /* The CPU backend: always there. */

@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 enum {
-    PALI_PLUGIN_ABI = 1 /* counts up with every change of what crosses */
+    PALI_PLUGIN_ABI = 2 /* counts up with every change of what crosses */
 };
 #define PALI_PLUGIN_ENTRY "pali_plugin_entry"
 

@@ -192,6 +192,50 @@ int decoder_step(pali_model *m, int32_t token, pali_error *err) {
     return rc;
 }
 
+/* --- several known tokens, one by one ----------------------------------------------------- */
+
+/* log softmax(logits[0 .. n))[target] */
+static float log_probability(const float *logits, int n, int32_t target) {
+    float top = logits[0];
+    double sum = 0;
+    for (int i = 1; i < n; i++)
+        top = fmaxf(top, logits[i]);
+    for (int i = 0; i < n; i++)
+        sum += expf(logits[i] - top);
+    return logits[target] - top - (float)log(sum);
+}
+
+int decoder_extend(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
+                   float *logprobs, pali_error *err) {
+    if (m->filled == 0)
+        return pali_fail(err, PALI_EARG, NULL, "there is no prefix to continue");
+    if (n < 0 || vocab < 1 || vocab > m->w->config.text.V)
+        return pali_fail(err, PALI_EARG, NULL, "%d tokens of %d cannot be appended", n, vocab);
+    if (n > m->positions - m->filled)
+        return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
+                         "%d more tokens do not fit the context of %d positions", n, m->positions);
+    for (int i = 0; i < n; i++)
+        if (check_id(m, ids[i], err) != 0 || check_id(m, targets[i], err) != 0 ||
+            targets[i] >= vocab)
+            return PALI_EARG;
+    int before = m->filled, rc = 0;
+    for (int i = 0; i < n && rc == 0; i++) {
+        rc = decoder_step(m, ids[i], err);
+        if (!rc)
+            logprobs[i] = log_probability(m->host_logits, vocab, targets[i]);
+    }
+    if (rc)
+        m->filled = before;
+    return rc;
+}
+
+int decoder_rewind(pali_model *m, int n, pali_error *err) {
+    if (m->filled == 0 || n < m->prefix || n > m->filled)
+        return pali_fail(err, PALI_EARG, NULL, "%d positions cannot be cut to %d", m->filled, n);
+    m->filled = n;
+    return 0;
+}
+
 /* --- prefill ------------------------------------------------------------------------------ */
 
 /* Keys and values of rows 0 .. T - 1 to the cache, and rotated queries to dec.q when wanted. */
@@ -377,6 +421,6 @@ int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds
     if (!rc)
         rc = steps_drain(m, err);
     if (!rc)
-        m->filled = T;
+        m->filled = m->prefix = T;
     return rc;
 }

@@ -92,6 +92,7 @@ struct pali_model {
     pali_stage stage;
     int total, queued, told;
     int filled;        /* positions in the cache; 0 = no timeline */
+    int prefix;        /* those that see each other */
     pali_error broken; /* the device failed: every later call says so */
 };
 
@@ -172,5 +173,8 @@ int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds
 /* Records the step that decoder_step replays; once, when all else of m is open. */
 int decoder_record(pali_model *m, pali_error *err);
 int decoder_step(pali_model *m, int32_t token, pali_error *err);
+int decoder_extend(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
+                   float *logprobs, pali_error *err);
+int decoder_rewind(pali_model *m, int n, pali_error *err);
 
 #endif

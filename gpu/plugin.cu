@@ -343,9 +343,16 @@ static const float *cuda_logits(pali_model *m) {
     return m->host_logits;
 }
 
+static int cuda_extend(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
+                       float *logprobs, const pali_run *run, pali_error *err) {
+    pali_error why = {};
+    int rc = enter(m, run, err);
+    return rc ? rc : leave(m, decoder_extend(m, ids, n, targets, vocab, logprobs, &why), &why, err);
+}
+
 static const pali_backend table = {
-    "cuda",           cuda_memory,      cuda_open,    cuda_close,  cuda_encode_image,
-    cuda_embeds_read, cuda_embeds_free, cuda_prefill, cuda_decode, cuda_logits,
+    "cuda",           cuda_memory,  cuda_open,   cuda_close,  cuda_encode_image, cuda_embeds_read,
+    cuda_embeds_free, cuda_prefill, cuda_decode, cuda_logits, cuda_extend,       decoder_rewind,
 };
 
 static int probe(const pali_backend **out, pali_error *err) {

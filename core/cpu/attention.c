@@ -1,7 +1,8 @@
-/* attention.c - softmax(scale q k^T) v, every query seeing every key.
+/* attention.c - softmax(scale q k^T) v.
  *
- * There is no mask anywhere: prefill is bidirectional, and one decoded token
- * sees all positions so far and itself.
+ * There is no mask anywhere: prefill is bidirectional, and one decoded token sees all
+ * positions so far and itself. Several tokens after a prefix go query by query, each
+ * over the keys it sees: they are few, and the products around them are the work.
  *
  * Many queries: a task is one strip of queries of one head. It makes the scores
  * of all keys against its strip, [key][lanes] in scratch (the only thing that
@@ -22,8 +23,9 @@ typedef struct {
     int tokens;
 } attend_job;
 
-size_t pali_attend_scratch(const pali_kernels *k, int keys) {
-    return (size_t)keys * (size_t)k->lanes;
+size_t pali_attend_scratch(const pali_kernels *k, int keys, int E) {
+    size_t strip = (size_t)keys * (size_t)k->lanes, row = (size_t)keys + 2 * (size_t)E;
+    return strip > row ? strip : row;
 }
 
 static void strip_task(void *arg, int task, int worker) {
@@ -61,18 +63,44 @@ bool pali_attend_strips(pali_model *m, const pali_attention *a, int tokens) {
     return pali_tasks(m, pali_strips(m, tokens) * a->H, strip_task, &j);
 }
 
-static void row_task(void *arg, int head, int worker) {
-    const attend_job *j = arg;
+/* One query row of `head` over the first `keys` keys. */
+static void attend_row(const attend_job *j, int head, int keys, const float *q, float *scores,
+                       float *out) {
     const pali_attention *a = j->a;
     const pali_kernels *k = j->m->k;
     size_t E = (size_t)a->E, group = (size_t)(head * a->K / a->H) * a->head_stride;
-    float *scores = pali_scratch(j->m, worker);
-    k->dot(PALI_F32, a->k + group, E * sizeof(float), a->keys, E, a->q + (size_t)head * E, scores);
-    k->softmax_row((size_t)a->keys, a->scale, a->softcap, scores);
-    k->mix((size_t)a->keys, E, scores, a->v + group, E, a->out + (size_t)head * E);
+    k->dot(PALI_F32, a->k + group, E * sizeof(float), keys, E, q, scores);
+    k->softmax_row((size_t)keys, a->scale, a->softcap, scores);
+    k->mix((size_t)keys, E, scores, a->v + group, E, out);
+}
+
+static void row_task(void *arg, int head, int worker) {
+    const attend_job *j = arg;
+    size_t at = (size_t)head * (size_t)j->a->E;
+    attend_row(j, head, j->a->keys, j->a->q + at, pali_scratch(j->m, worker), j->a->out + at);
 }
 
 bool pali_attend_row(pali_model *m, const pali_attention *a) {
     attend_job j = {m, a, 1};
     return pali_tasks(m, a->H, row_task, &j);
+}
+
+/* One head of one query in a strip. */
+static void causal_task(void *arg, int task, int worker) {
+    const attend_job *j = arg;
+    const pali_attention *a = j->a;
+    int head = task % a->H, t = task / a->H;
+    size_t L = (size_t)j->m->k->lanes, E = (size_t)a->E, strip = (size_t)t / L;
+    size_t at = (strip * (size_t)a->H + (size_t)head) * E * L + (size_t)t % L;
+    float *q = pali_scratch(j->m, worker), *out = q + E;
+    for (size_t e = 0; e < E; e++)
+        q[e] = a->q[at + e * L];
+    attend_row(j, head, a->keys - j->tokens + t + 1, q, out + E, out);
+    for (size_t e = 0; e < E; e++)
+        a->out[at + e * L] = out[e];
+}
+
+bool pali_attend_causal(pali_model *m, const pali_attention *a, int tokens) {
+    attend_job j = {m, a, tokens};
+    return pali_tasks(m, a->H * tokens, causal_task, &j);
 }

@@ -1,4 +1,5 @@
-/* decoder.c - Gemma 1 and Gemma 2: prefill of a prefix, then one token at a time.
+/* decoder.c - Gemma 1 and Gemma 2: prefill of a prefix, then one token at a time or
+ * several known ones together.
  *
  *   Gemma 1   x += o attn(norm x)             x += down(gelu(gate y) * up y), y = norm x
  *   Gemma 2   the same, but what is added goes through a norm of its own first, and
@@ -9,7 +10,9 @@
  * before its first query is answered. Positions count from 0.
  *
  * Only the last position's logits are wanted: in the last layer all positions give
- * keys and values, and the rest of the layer is done for one row.                */
+ * keys and values, and the rest of the layer is done for one row. Tokens that are
+ * known beforehand (extend) are all wanted: they go through whole layers, like a prefix
+ * but causal.                                                                      */
 #include "core/cpu/model.h"
 
 #include <math.h>
@@ -51,14 +54,16 @@ static void rope_strip(const pali_model *m, int strip, float *x) {
     }
 }
 
-static void rope_row(const pali_model *m, int position, float *x) {
+/* Elements `step` floats apart. */
+static void rope_row(const pali_model *m, int position, float *x, size_t step) {
     size_t half = (size_t)m->w->config.text.E / 2, L = (size_t)m->k->lanes;
     const float *cosine = m->rope + (size_t)position / L * 2 * half * L + (size_t)position % L;
     const float *sine = cosine + half * L;
     for (size_t i = 0; i < half; i++) {
-        float a = x[i], b = x[i + half], co = cosine[i * L], si = sine[i * L];
-        x[i] = a * co - b * si;
-        x[i + half] = b * co + a * si;
+        float *u = x + i * step, *v = u + half * step;
+        float a = *u, b = *v, co = cosine[i * L], si = sine[i * L];
+        *u = a * co - b * si;
+        *v = b * co + a * si;
     }
 }
 
@@ -145,10 +150,10 @@ static bool step_layer(pali_model *m, int layer) {
     if (!pali_linear_row(m, qkv, 3, m->row_a))
         return false;
     for (int h = 0; h < c->H; h++)
-        rope_row(m, m->filled, m->row_q + (size_t)h * E);
+        rope_row(m, m->filled, m->row_q + (size_t)h * E, 1);
     for (int k = 0; k < c->K; k++) {
         size_t to = (size_t)k * (size_t)m->positions * E + at;
-        rope_row(m, m->filled, m->row_k + (size_t)k * E);
+        rope_row(m, m->filled, m->row_k + (size_t)k * E, 1);
         memcpy(cache(m, layer, 0) + to, m->row_k + (size_t)k * E, E * sizeof(float));
         memcpy(cache(m, layer, 1) + to, m->row_v + (size_t)k * E, E * sizeof(float));
     }
@@ -193,6 +198,7 @@ typedef struct {
     const int32_t *ids;
     int images; /* tokens of all images */
     int tokens;
+    int first; /* position of token 0; not 0: causal, after what is there */
     int layer;
     bool queries; /* rotate these too */
 } prefill_job;
@@ -221,6 +227,16 @@ static void embed_task(void *arg, int strip, int worker) {
     }
 }
 
+/* RoPE of one head in a strip: strips of the table start at position 0, those of an
+ * extension anywhere. */
+static void rope_head(const prefill_job *j, int strip, float *x) {
+    int L = j->m->k->lanes;
+    if (j->first == 0)
+        rope_strip(j->m, strip, x);
+    for (int t = 0; j->first && t < lanes_used(j, strip); t++)
+        rope_row(j->m, j->first + strip * L + t, x + t, (size_t)L);
+}
+
 /* One strip: rotates queries and keys, moves keys and values to the cache. */
 static void cache_task(void *arg, int strip, int worker) {
     (void)worker;
@@ -231,11 +247,11 @@ static void cache_task(void *arg, int strip, int worker) {
     float *keys = m->dec.h + (size_t)strip * KE * L;
     float *values = keys + (size_t)pali_strips(m, j->tokens) * KE * L;
     for (int h = 0; j->queries && h < c->H; h++)
-        rope_strip(m, strip, m->dec.q + ((size_t)strip * (size_t)c->H + (size_t)h) * E * L);
+        rope_head(j, strip, m->dec.q + ((size_t)strip * (size_t)c->H + (size_t)h) * E * L);
     for (int k = 0; k < c->K; k++) {
-        size_t from = (size_t)k * E * L;
-        size_t to = ((size_t)k * (size_t)m->positions + (size_t)strip * L) * E;
-        rope_strip(m, strip, keys + from);
+        size_t from = (size_t)k * E * L, position = (size_t)j->first + (size_t)strip * L;
+        size_t to = ((size_t)k * (size_t)m->positions + position) * E;
+        rope_head(j, strip, keys + from);
         pali_strip_read(m, keys + from, c->E, lanes_used(j, strip), cache(m, j->layer, 0) + to, E);
         pali_strip_read(m, values + from, c->E, lanes_used(j, strip), cache(m, j->layer, 1) + to,
                         E);
@@ -275,8 +291,9 @@ static bool prefill_layer(pali_model *m, prefill_job *j) {
     int T = j->tokens, strips = pali_strips(m, T), block = pali_block_strips(m, T);
     size_t L = (size_t)m->k->lanes, D = (size_t)l->mlp_norm.cols;
     pali_norm n = rms(m, &l->mlp_norm, false);
-    pali_attention a = attention(m, j->layer, m->dec.q, T, m->dec.a);
-    if (!prefill_keys(m, j) || !pali_attend_strips(m, &a, T) ||
+    pali_attention a = attention(m, j->layer, m->dec.q, j->first + T, m->dec.a);
+    if (!prefill_keys(m, j) ||
+        !(j->first ? pali_attend_causal(m, &a, T) : pali_attend_strips(m, &a, T)) ||
         !add_strips(m, &l->o_w, &l->post_attn_norm, m->dec.a, 0, T) ||
         !pali_norm_strips(m, &n, m->dec.x, T, m->dec.a))
         return false;
@@ -305,7 +322,7 @@ static bool prefill_last(pali_model *m, prefill_job *j) {
     if (!pali_linear_row(m, &q, 1, m->row_a))
         return false;
     for (int h = 0; h < c->H; h++)
-        rope_row(m, (int)last, m->row_q + (size_t)h * (size_t)c->E);
+        rope_row(m, (int)last, m->row_q + (size_t)h * (size_t)c->E, 1);
     return finish_row(m, j->layer, j->tokens);
 }
 
@@ -341,7 +358,116 @@ int pali_decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int ne
     }
     if (!head(m))
         return pali_stopped(err);
-    m->filled = j.tokens;
+    m->filled = m->prefix = j.tokens;
     pali_progress(m, PALI_STAGE_PREFILL, c->layers + 1, c->layers + 1);
+    return 0;
+}
+
+/* --- several known tokens ---------------------------------------------------------------- */
+
+typedef struct {
+    pali_model *m;
+    const int32_t *targets;
+    int tokens, row, rows; /* logits of ids row .. row + rows - 1, in dec.h */
+} score_job;
+
+/* One strip of logits [rows][lanes] into the running softmax of its tokens: the largest
+ * logit so far, the sum of e^(logit - largest), and the target's logit. */
+static void score_task(void *arg, int strip, int worker) {
+    (void)worker;
+    const score_job *j = arg;
+    const pali_model *m = j->m;
+    int L = m->k->lanes, left = j->tokens - strip * L, used = left < L ? left : L;
+    size_t n = (size_t)j->rows * (size_t)L;
+    float *x = m->dec.h + (size_t)strip * n, cap = m->w->config.text.final_softcap;
+    if (cap > 0)
+        m->k->softcap(n, cap, x);
+    for (int i = 0; i < used; i++) {
+        int token = strip * L + i, at = j->targets[token] - j->row;
+        float top = m->top[token];
+        if (at >= 0 && at < j->rows)
+            m->aim[token] = x[at * L + i];
+        for (size_t r = (size_t)i; r < n; r += (size_t)L)
+            top = fmaxf(top, x[r]);
+        for (size_t r = (size_t)i; r < n; r += (size_t)L)
+            x[r] -= top;
+        m->sum[token] *= expf(m->top[token] - top);
+        m->top[token] = top;
+    }
+    m->k->exp(n, x);
+    for (int i = 0; i < used; i++) {
+        double sum = 0;
+        for (size_t r = (size_t)i; r < n; r += (size_t)L)
+            sum += (double)x[r];
+        m->sum[strip * L + i] += (float)sum;
+    }
+}
+
+/* The head for all of dec.x, as many ids at a time as the space of the MLP holds. */
+static bool score(pali_model *m, const int32_t *targets, int vocab, int tokens, float *logprobs) {
+    const pali_matrix *e = &m->w->embed;
+    pali_norm n = rms(m, &m->w->norm, false);
+    if (!pali_norm_strips(m, &n, m->dec.x, tokens, m->dec.a))
+        return false;
+    for (int t = 0; t < tokens; t++) {
+        m->top[t] = -INFINITY;
+        m->sum[t] = 0;
+    }
+    score_job j = {.m = m, .targets = targets, .tokens = tokens};
+    for (; j.row < vocab; j.row += j.rows) {
+        j.rows = vocab - j.row < m->w->config.text.F ? vocab - j.row : m->w->config.text.F;
+        size_t before = (size_t)j.row * (size_t)e->cols * pali_dtype_size(e->dtype);
+        pali_matrix part = {e->dtype, j.rows, e->cols, (const unsigned char *)e->data + before};
+        pali_linear l = {.w = &part, .put = PALI_PUT, .out = m->dec.h};
+        if (!pali_linear_strips(m, &l, 1, m->dec.a, tokens) ||
+            !pali_tasks(m, pali_strips(m, tokens), score_task, &j))
+            return false;
+    }
+    for (int t = 0; t < tokens; t++)
+        logprobs[t] = m->aim[t] - m->top[t] - logf(m->sum[t]);
+    return true;
+}
+
+int pali_decoder_extend(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
+                        float *logprobs, pali_error *err) {
+    const pali_text_config *c = &m->w->config.text;
+    if (m->filled == 0)
+        return pali_fail(err, PALI_EARG, NULL, "there is no prefix to continue");
+    if (n < 0 || vocab < 1 || vocab > c->V)
+        return pali_fail(err, PALI_EARG, NULL, "%d tokens of %d cannot be appended", n, vocab);
+    if (n > m->positions - m->filled)
+        return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
+                         "%d more tokens do not fit the context of %d positions", n, m->positions);
+    for (int i = 0; i < n; i++)
+        if (check_id(m, ids[i], err) != 0 || check_id(m, targets[i], err) != 0 ||
+            targets[i] >= vocab)
+            return PALI_EARG;
+    for (int done = 0; done < n; done += PALI_BLOCK_TOKENS) {
+        int left = n - done, tokens = left < PALI_BLOCK_TOKENS ? left : PALI_BLOCK_TOKENS;
+        prefill_job j = {.m = m,
+                         .ids = ids + done,
+                         .tokens = tokens,
+                         .first = m->filled + done,
+                         .queries = true};
+        pali_progress(m, PALI_STAGE_DECODE, 0, c->layers + 1);
+        if (!pali_tasks(m, pali_strips(m, tokens), embed_task, &j))
+            return pali_stopped(err);
+        for (; j.layer < c->layers; j.layer++) {
+            if (!prefill_layer(m, &j))
+                return pali_stopped(err);
+            pali_progress(m, PALI_STAGE_DECODE, j.layer + 1, c->layers + 1);
+        }
+        if (!score(m, targets + done, vocab, tokens, logprobs + done))
+            return pali_stopped(err);
+        pali_progress(m, PALI_STAGE_DECODE, c->layers + 1, c->layers + 1);
+    }
+    m->filled += n;
+    return 0;
+}
+
+int pali_decoder_rewind(pali_model *m, int n, pali_error *err) {
+    if (m->filled == 0 || n < m->prefix || n > m->filled)
+        return pali_fail(err, PALI_EARG, NULL, "%d positions cannot be cut to %d", m->filled, n);
+    m->filled = n;
     return 0;
 }

@@ -49,8 +49,10 @@ struct pali_model {
 
     /* Rows of one token. */
     float *row_x, *row_a, *row_q, *row_k, *row_v, *row_h, *row_y;
-    float *logits; /* [V] */
-    int filled;    /* positions in the cache; 0 = no timeline */
+    float *logits;          /* [V] */
+    float *top, *sum, *aim; /* [PALI_BLOCK_TOKENS] of extend: see score_task */
+    int filled;             /* positions in the cache; 0 = no timeline */
+    int prefix;             /* those that see each other */
 };
 
 struct pali_embeds {
@@ -138,7 +140,9 @@ typedef struct {
 
 bool pali_attend_strips(pali_model *m, const pali_attention *a, int tokens);
 bool pali_attend_row(pali_model *m, const pali_attention *a);
-size_t pali_attend_scratch(const pali_kernels *k, int keys);
+/* Query t of the last `tokens` keys sees all keys up to its own. */
+bool pali_attend_causal(pali_model *m, const pali_attention *a, int tokens);
+size_t pali_attend_scratch(const pali_kernels *k, int keys, int E);
 
 /* rows[t * ld + f] = features f < n of lane t < tokens of the strip src [n][lanes]. */
 static inline void pali_strip_read(const pali_model *m, const float *src, int n, int tokens,
@@ -154,6 +158,9 @@ int pali_vision_encode(pali_model *m, const float *pixels, float *out, pali_erro
 int pali_decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
                          const int32_t *ids, int n, pali_error *err);
 int pali_decoder_step(pali_model *m, int32_t token, pali_error *err);
+int pali_decoder_extend(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
+                        float *logprobs, pali_error *err);
+int pali_decoder_rewind(pali_model *m, int n, pali_error *err);
 /* Fills m->rope for m->positions positions. */
 void pali_decoder_rope(pali_model *m);
 

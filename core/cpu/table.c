@@ -72,6 +72,9 @@ static void plan(pali_model *m, arena *kv, arena *work, int threads) {
     m->kv = take(kv, (size_t)t->layers, cells);
 
     m->logits = take(work, 1, (size_t)t->V);
+    m->top = take(work, 1, PALI_BLOCK_TOKENS);
+    m->sum = take(work, 1, PALI_BLOCK_TOKENS);
+    m->aim = take(work, 1, PALI_BLOCK_TOKENS);
     m->row_x = take(work, 1, tD);
     m->row_y = take(work, 1, tD);
     m->row_a = take(work, 1, larger(tD, HE));
@@ -82,7 +85,8 @@ static void plan(pali_model *m, arena *kv, arena *work, int threads) {
     m->rope = take(work, all_positions, (size_t)t->E);
 
     int keys = m->positions > v->P ? m->positions : v->P;
-    size_t n = larger(pali_linear_scratch(m->k), pali_attend_scratch(m->k, keys));
+    size_t n = larger(pali_linear_scratch(m->k),
+                      pali_attend_scratch(m->k, keys, t->E > v->E ? t->E : v->E));
     n = larger(n, 2 * larger(tD, vD)); /* weights of a norm, a row of a table */
     m->scratch_len = (n + ALIGN - 1) / ALIGN * ALIGN;
     m->scratch = take(work, (size_t)threads, m->scratch_len);
@@ -303,6 +307,12 @@ static const float *cpu_logits(pali_model *m) {
     return m->logits;
 }
 
+static int cpu_extend(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
+                      float *logprobs, const pali_run *run, pali_error *err) {
+    enter(m, run);
+    return leave(m, pali_decoder_extend(m, ids, n, targets, vocab, logprobs, err));
+}
+
 const pali_backend *pali_backend_cpu(void) {
     static const pali_backend table = {
         .name = "cpu",
@@ -315,6 +325,8 @@ const pali_backend *pali_backend_cpu(void) {
         .prefill = cpu_prefill,
         .decode = cpu_decode,
         .logits = cpu_logits,
+        .extend = cpu_extend,
+        .rewind = pali_decoder_rewind,
     };
     return &table;
 }
