@@ -20,10 +20,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 SIZE = 112                 # the model's square
 GRID = 8                   # patches a side
+MASK = 64                  # side of a mask
 SHAPES = ["circle", "square", "triangle", "star", "ring"]
 COLORS = ["red", "green", "blue", "yellow", "orange", "purple", "black", "white"]
 BACKGROUNDS = COLORS + ["gray"]
 CHARS = "abcdefghijklmnopqrstuvwxyz0123456789"
+EM = 16                    # least size of text, in pixels of the model's square: one seventh of the picture
 
 # hue range in degrees, saturation and value ranges
 HSV = {
@@ -209,6 +211,31 @@ def paint(d, o, fill, edge, width, dx=0, dy=0):
             d.line(pts + pts[:2], fill=edge, width=width, joint="curve")
 
 
+def form(o):
+    """What a mask needs to know of an object of draw.place(): corners in the box's unit square, or a ring's hole."""
+    x0, y0, x1, y1 = o["box"]
+    if o["pts"] is not None:
+        return [((x - x0) / (x1 - x0), (y - y0) / (y1 - y0)) for x, y in o["pts"]]
+    if o["shape"] == "circle":
+        return None
+    t = o["thick"] * min(x1 - x0, y1 - y0)
+    return (t / (x1 - x0), t / (y1 - y0))
+
+
+def mask(shape, f):
+    """The object cropped to its box and stretched to 64x64, uint8: the share of each cell that it covers."""
+    n = MASK * 4
+    im = Image.new("L", (n, n), 0)
+    d = ImageDraw.Draw(im)
+    if shape in ("circle", "ring"):
+        d.ellipse((0, 0, n - 1, n - 1), fill=255)
+        if shape == "ring":
+            d.ellipse((f[0] * n, f[1] * n, n - 1 - f[0] * n, n - 1 - f[1] * n), fill=0)
+    else:
+        d.polygon([(x * n - .5, y * n - .5) for x, y in f], fill=255)
+    return np.asarray(im.resize((MASK, MASK), Image.BOX))
+
+
 def random_text(rng, limit):
     r = rng.random()
     if r < 0.26:
@@ -229,37 +256,33 @@ def random_text(rng, limit):
 def write(rng, d, w, h, avail, color, nlines):
     """Draws up to nlines lines of text inside avail; -> lines (text, box, character boxes) or []."""
     ax0, ay0, ax1, ay1 = avail
-    # smallest advance and height that can be read after the squeeze to 112 pixels
-    minw, minh = 7.0 * w / SIZE, 13.0 * h / SIZE
-    path = str(rng.choice(FONT_FILES))
-    lines = []
-    limit = max(1, int((ax1 - ax0) / minw))
-    texts = [random_text(rng, min(16, limit)) for _ in range(nlines)]
-    longest = max(len(t) for t in texts)
-    lo = max(minh, minw / 0.56)
-    hi = max(lo, min((ay1 - ay0) / nlines / 1.3, (ax1 - ax0) / longest / 0.56, 0.42 * h))
-    size = int(lo + (hi - lo) * rng.random() ** 1.2)
-    for _ in range(8):
-        f = font(path, size)
-        width = max(f.getlength(t) for t in texts)
-        if width <= ax1 - ax0:
+    least = EM * max(w, h) / SIZE          # in pixels of this picture, so that both sides keep it after the squeeze
+    for _ in range(6):
+        f = font(str(rng.choice(FONT_FILES)), math.ceil(least))
+        limit = max(1, int((ax1 - ax0) / f.getlength("n")))
+        texts = [random_text(rng, min(10, limit)) for _ in range(nlines)]
+        longest = max(f.getlength(t) for t in texts)
+        asc, desc = f.getmetrics()
+        room = min((ax1 - ax0) / longest, (ay1 - ay0) / (1.02 * (asc + desc) * nlines), .45 * h / least)
+        if room >= 1:
             break
-        size = int(size * min(0.95, (ax1 - ax0) / width))
     else:
         return []
+    f = font(f.path, int(math.ceil(least) * (1 + (room - 1) * rng.random() ** 1.4)))
     asc, desc = f.getmetrics()
+    size, width = f.size, max(f.getlength(t) for t in texts)
     step = (asc + desc) * rng.uniform(1.0, 1.25)
-    if step * nlines > ay1 - ay0 or size < 5:
-        return []
-    x = rng.uniform(ax0, ax1 - width)
-    y = rng.uniform(ay0, ay1 - step * nlines)
+    step = min(step, (ay1 - ay0) / nlines)
+    x = rng.uniform(ax0, ax1 - width) if ax1 - width > ax0 else ax0
+    y = rng.uniform(ay0, max(ay0, ay1 - step * nlines))
+    lines = []
     for t in texts:
         d.text((x, y), t, font=f, fill=color)
         edges = [x + f.getlength(t[:i]) for i in range(len(t) + 1)]
         top, bottom = y + asc - size * 0.74, y + asc + size * 0.2
         lines.append(dict(text=t, box=(edges[0], top, edges[-1], bottom),
-                          chars=[(c, (edges[i] + edges[i + 1]) / 2, y + asc - size * 0.3)
-                                 for i, c in enumerate(t)]))
+                              chars=[(c, (edges[i] + edges[i + 1]) / 2, y + asc - size * 0.3)
+                                     for i, c in enumerate(t)]))
         y += step
     return lines
 
@@ -284,7 +307,7 @@ def scene(rng, kind=None):
                 break
         else:
             ink = (255, 255, 255) if lum < 128 else (0, 0, 0)
-        n = int(rng.choice([1, 2, 3], p=[.72, .2, .08])) if kind == "text" else 1
+        n = int(rng.choice([1, 2, 3], p=[.6, .27, .13])) if kind == "text" else 1
         pad = 0.03 * min(w, h)
         avail = [pad, pad, w - pad, h - pad]
         if kind == "mixed":
@@ -336,6 +359,7 @@ def scene(rng, kind=None):
 
     sx, sy = 1.0 / w, 1.0 / h
     for o in objects:
+        o["form"] = form(o)
         x0, y0, x1, y1 = o["box"]
         o["box"] = (x0 * sx, y0 * sy, x1 * sx, y1 * sy)
     for l in lines:
@@ -351,14 +375,15 @@ def squeeze(im):
 
 
 def patch_labels(sc):
-    """Dense truth for each of the 64 patches, as a small int16 array [64, 16].
+    """Dense truth for each of the 64 patches, as a small int16 array [64, 13].
 
     0 shape (0 = none)       1 colour (0 = none)    2..5 box of the object covering the patch, in 1/1024
     6 rank of the object whose centre lies here, left to right (0 = no centre here)
     7..9 characters whose centre lies in the left, middle, right third (0 = none)
     10 number in reading order of the first character of this patch (0 = none)   11 = line number (0 = none)
+    12 number within its line
     """
-    lab = np.zeros((GRID * GRID, 12), np.int16)
+    lab = np.zeros((GRID * GRID, 13), np.int16)
     if sc["objects"]:
         n = GRID * 4
         yy, xx = np.mgrid[0:n, 0:n]
@@ -377,7 +402,7 @@ def patch_labels(sc):
             lab[centre, 6] = rank + 1
     number = 0
     for li, l in enumerate(sc["lines"]):
-        for c, x, y in l["chars"]:
+        for k, (c, x, y) in enumerate(l["chars"]):
             number += 1
             if c == " ":
                 continue
@@ -388,24 +413,34 @@ def patch_labels(sc):
             slot = 7 + min(2, int((x * GRID - px) * 3))
             lab[p, slot] = CHARS.index(c) + 1
             if lab[p, 10] == 0:
-                lab[p, 10] = number
-                lab[p, 11] = li + 1
+                lab[p, 10], lab[p, 11], lab[p, 12] = number, li + 1, k + 1
         number += 1            # the line break
     return lab
 
 
 def facts(sc):
-    """The scene without its pixels, small enough to keep a hundred thousand of them."""
+    """The scene without its pixels, small enough to keep a hundred thousand of them: name of the background, objects
+    (shape, colour, box, form; a cache holds the 16 mask codes in place of the form), lines of text."""
     return (sc["background"],
-            [(o["shape"], o["color"], tuple(round(v, 4) for v in o["box"])) for o in sc["objects"]],
+            [(o["shape"], o["color"], tuple(round(v, 4) for v in o["box"]), o["form"]) for o in sc["objects"]],
             [l["text"] for l in sc["lines"]])
 
 
-def build_cache(path, count, seed, kind=None):
+def mask_codes(metas, codec):
+    """Facts with each object's form replaced by the codes of its mask, in which nothing covers it."""
+    import torch
+    objs = [o for m in metas for o in m[1]]
+    x = np.stack([mask(o[0], o[3]) for o in objs])
+    codes = iter(np.concatenate([codec.codes(torch.from_numpy(x[i:i + 256]).float() / 255).numpy()
+                                 for i in range(0, len(x), 256)]).tolist())
+    return [(bg, [o[:3] + (tuple(next(codes)),) for o in things], lines) for bg, things, lines in metas]
+
+
+def build_cache(path, count, seed, kind, codec):
     """Pictures (uint8), patch labels and facts of `count` scenes."""
     rng = np.random.default_rng(seed)
     px = np.lib.format.open_memmap(path + ".px.npy", mode="w+", dtype=np.uint8, shape=(count, SIZE, SIZE, 3))
-    lab = np.zeros((count, GRID * GRID, 12), np.int16)
+    lab = np.zeros((count, GRID * GRID, 13), np.int16)
     meta = []
     for i in range(count):
         sc = scene(rng, kind)
@@ -415,7 +450,7 @@ def build_cache(path, count, seed, kind=None):
     px.flush()
     np.save(path + ".lab.npy", lab)
     with open(path + ".meta", "wb") as f:
-        pickle.dump(meta, f)
+        pickle.dump(mask_codes(meta, codec), f)
 
 
 def shape(kind, cx, cy, d, rot=0, thick=.18):
@@ -451,7 +486,8 @@ def main():
     ap.add_argument("--count", type=int, default=1000)
     a = ap.parse_args()
     if a.cache:
-        build_cache(a.cache, a.count, a.seed, a.kind)
+        import mask as codec           # imports this file, and needs torch; everything else here does without
+        build_cache(a.cache, a.count, a.seed, a.kind, codec.load(os.path.dirname(os.path.abspath(a.cache))))
     if a.bundled:
         bundled(a.bundled)
     rng = np.random.default_rng(a.seed)

@@ -1,6 +1,6 @@
 """What may be asked about a scene, in PaliGemma's prompt grammar and in free wording, with the true answers.
 
-A scene is described by draw.facts(): (background or None, [(shape, colour, box)] left to right, [line of text]).
+A scene is described by draw.facts(): (background or None, [(shape, colour, box, mask codes)] left to right, [line of text]).
 """
 from draw import COLORS, SHAPES, BACKGROUNDS
 
@@ -14,7 +14,7 @@ def a_(words):
 
 
 def caption(facts):
-    things = [a_(f"{c} {s}") for s, c, _ in facts[1]]
+    things = [a_(f"{o[1]} {o[0]}") for o in facts[1]]
     if facts[2]:
         things.append("some text")
     if not things:
@@ -257,7 +257,7 @@ class Asker:
                 names.append(n)
         items = []
         for n in names:
-            items += [box_pieces(b) + " " + n for s, c, b in objs if n in (s, f"{c} {s}")]
+            items += [box_pieces(o[2]) + " " + n for o in objs if n in (o[0], f"{o[1]} {o[0]}")]
         return "detect", "detect " + " ; ".join(names), " ; ".join(items)
 
     def p_ocr(self, f):

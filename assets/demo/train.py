@@ -41,7 +41,7 @@ class Cache:
         self.glob = np.zeros((len(self.meta), 56), np.int16)
         for g, (bg, objects, lines) in zip(self.glob, self.meta):
             g[0] = len(objects)
-            for shape, color, _ in objects:
+            for shape, color, *_ in objects:
                 s, c = draw.SHAPES.index(shape), draw.COLORS.index(color)
                 g[1 + s] += 1
                 g[6 + c] += 1
