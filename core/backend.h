@@ -11,6 +11,7 @@
 #define PALI_BACKEND_H
 
 #include "core/error.h"
+#include "core/quant.h"
 #include "core/weights.h"
 
 #include <stddef.h>
@@ -42,8 +43,9 @@ typedef struct {
 } pali_run;
 
 typedef struct {
-    int threads;   /* CPU workers; 0 = one per core this process may use */
-    int positions; /* room in the key/value cache: prefix + answer */
+    int threads;      /* CPU workers; 0 = one per core this process may use */
+    int positions;    /* room in the key/value cache: prefix + answer */
+    pali_quant quant; /* NONE, INT8 or NF4: what the decoder's matrices become (quant.h) */
 } pali_backend_options;
 
 /* Bytes a model would take beyond the mapped files. */

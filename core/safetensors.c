@@ -48,6 +48,8 @@ size_t pali_dtype_size(pali_dtype t) {
     case PALI_BF16:
     case PALI_F16:
         return 2;
+    case PALI_INT8:
+    case PALI_NF4:
     case PALI_DTYPE_OTHER:
         break;
     }
@@ -62,6 +64,10 @@ const char *pali_dtype_name(pali_dtype t) {
         return "BF16";
     case PALI_F16:
         return "F16";
+    case PALI_INT8:
+        return "INT8";
+    case PALI_NF4:
+        return "NF4";
     case PALI_DTYPE_OTHER:
         break;
     }

@@ -21,12 +21,14 @@ typedef enum {
     PALI_F32,
     PALI_BF16,
     PALI_F16,
+    PALI_INT8, /* quantised matrices: core/quant.h; never a tensor's as stored */
+    PALI_NF4,
     PALI_DTYPE_OTHER, /* a valid safetensors dtype pali does not compute with */
 } pali_dtype;
 
-/* Bytes of one element of a dtype pali computes with (4, 2, 2; 0 for OTHER). */
+/* Bytes of one element where elements are plain numbers (4, 2, 2; else 0). */
 size_t pali_dtype_size(pali_dtype t);
-/* "F32", "BF16", "F16", "other". */
+/* "F32", "BF16", "F16", "INT8", "NF4", "other". */
 const char *pali_dtype_name(pali_dtype t);
 
 enum {

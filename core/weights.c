@@ -13,7 +13,6 @@
 #include "core/json.h"
 #include "core/size.h"
 
-#include <assert.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -663,48 +662,4 @@ void pali_weights_prefetch(pali_weights *w) {
         w->prefetch = NULL;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
-/* --- widening ---------------------------------------------------------------------------- */
-
-static float from_bits(uint32_t u) {
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
-static float from_f16(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 0x3ff;
-    if (exponent == 31) /* infinity, NaN */
-        return from_bits(sign | 0x7f800000 | mantissa << 13);
-    if (exponent) /* biases are 127 and 15 */
-        return from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
-    float small = (float)mantissa * 0x1p-24f; /* zero or subnormal: exact in float32 */
-    return sign ? -small : small;
-}
-
-void pali_matrix_read(const pali_matrix *m, size_t from, size_t n, float *out) {
-    assert(from <= (size_t)m->rows * (size_t)m->cols);
-    assert(n <= (size_t)m->rows * (size_t)m->cols - from);
-    const unsigned char *p = m->data;
-    uint16_t h;
-    switch (m->dtype) {
-    case PALI_F32:
-        memcpy(out, p + from * 4, n * 4);
-        break;
-    case PALI_BF16:
-        for (size_t i = 0; i < n; i++) {
-            memcpy(&h, p + (from + i) * 2, 2);
-            out[i] = from_bits((uint32_t)h << 16);
-        }
-        break;
-    case PALI_F16:
-        for (size_t i = 0; i < n; i++) {
-            memcpy(&h, p + (from + i) * 2, 2);
-            out[i] = from_f16(h);
-        }
-        break;
-    case PALI_DTYPE_OTHER:
-        assert(!"such a tensor never becomes a matrix");
-    }
 }

@@ -23,6 +23,10 @@ typedef struct {
     pali_dtype dtype;
     int rows, cols;
     const void *data;
+
+    /* Of quantised matrices, whose data are codes (core/quant.h); else NULL. */
+    const unsigned char *scale_codes;
+    const float *scales;
 } pali_matrix;
 
 typedef struct {
@@ -70,7 +74,7 @@ void pali_weights_close(pali_weights *w);
  * ends with pali_weights_close. Does nothing when they do not fit in memory. */
 void pali_weights_prefetch(pali_weights *w);
 
-/* Elements [from, from + n) of m, row-major, widened to float32. */
+/* Elements [from, from + n) of m, row-major, as float32. */
 void pali_matrix_read(const pali_matrix *m, size_t from, size_t n, float *out);
 
 #ifdef __cplusplus
