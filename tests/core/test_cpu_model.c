@@ -209,7 +209,8 @@ static pali_model *open_with(const pali_weights *w, const pali_kernels *k, int t
                              int positions) {
     pali_model *m;
     memset(&err, 0, sizeof err);
-    assert_ok(pali_cpu_open(w, &(pali_backend_options){threads, positions}, k, NULL, &m, &err),
+    assert_ok(pali_cpu_open(w, &(pali_backend_options){.threads = threads, .positions = positions},
+                            k, NULL, &m, &err),
               err);
     return m;
 }
@@ -671,14 +672,22 @@ static void cpu_model_memory_is_told_and_bounded(void **unused) {
     (void)unused;
     scene s = scene_open(&gemma1);
     pali_memory small, large;
-    assert_ok(be->memory(&s.r->w, &(pali_backend_options){1, 100}, &small, &err), err);
-    assert_ok(be->memory(&s.r->w, &(pali_backend_options){1, 200}, &large, &err), err);
+    assert_ok(
+        be->memory(&s.r->w, &(pali_backend_options){.threads = 1, .positions = 100}, &small, &err),
+        err);
+    assert_ok(
+        be->memory(&s.r->w, &(pali_backend_options){.threads = 1, .positions = 200}, &large, &err),
+        err);
     assert_int_equal(small.weights, 0);
     assert_int_equal(small.kv, (3 * 2 * 14 * 100 * 4 + 63) / 64 * 64);
     assert_true(large.kv > small.kv && large.workspace > small.workspace);
     /* No [T][T] anywhere: ten times the positions, no more than ten times the space. */
-    assert_ok(be->memory(&s.r->w, &(pali_backend_options){1, 10000}, &small, &err), err);
-    assert_ok(be->memory(&s.r->w, &(pali_backend_options){1, 100000}, &large, &err), err);
+    assert_ok(be->memory(&s.r->w, &(pali_backend_options){.threads = 1, .positions = 10000}, &small,
+                         &err),
+              err);
+    assert_ok(be->memory(&s.r->w, &(pali_backend_options){.threads = 1, .positions = 100000},
+                         &large, &err),
+              err);
     assert_true(large.workspace < 10 * small.workspace + 10 * small.kv);
     scene_close(&s);
 }

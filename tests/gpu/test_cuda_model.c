@@ -410,7 +410,7 @@ static void cuda_model_stops_and_goes_on(void **unused) {
     free(right), free(again);
     cuda->close(m);
 
-    pali_backend_options o = {1, 60};
+    pali_backend_options o = {.threads = 1, .positions = 60};
     for (int stop = 0; stop < 50; stop += 7) {
         run = watched(&w, stop);
         assert_int_equal(cuda->open(&s.r->w, &o, &run, &m, NULL), PALI_ECANCEL);
@@ -442,7 +442,7 @@ static void cuda_model_memory_is_told_and_kept(void **unused) {
     if (!emu_present())
         skip();
     scene s = scene_open(&second, PALI_F32);
-    pali_backend_options o = {1, 100};
+    pali_backend_options o = {.threads = 1, .positions = 100};
     pali_memory need;
     assert_ok(cuda->memory(&s.r->w, &o, &need, &err), err);
     pali_model *m = open_on(cuda, &s.r->w, 100);
@@ -487,7 +487,7 @@ static void cuda_model_open_survives_every_failure(void **unused) {
     pali_config c = first;
     c.vision.layers = c.text.layers = 1;
     scene s = scene_open(&c, PALI_BF16);
-    pali_backend_options o = {1, 20};
+    pali_backend_options o = {.threads = 1, .positions = 20};
     pali_model *m;
     int failures = 0;
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
