@@ -417,7 +417,10 @@ static bool score(pali_model *m, const int32_t *targets, int vocab, int tokens, 
     for (; j.row < vocab; j.row += j.rows) {
         j.rows = vocab - j.row < m->w->config.text.F ? vocab - j.row : m->w->config.text.F;
         size_t before = (size_t)j.row * (size_t)e->cols * pali_dtype_size(e->dtype);
-        pali_matrix part = {e->dtype, j.rows, e->cols, (const unsigned char *)e->data + before};
+        pali_matrix part = {.dtype = e->dtype,
+                            .rows = j.rows,
+                            .cols = e->cols,
+                            .data = (const unsigned char *)e->data + before};
         pali_linear l = {.w = &part, .put = PALI_PUT, .out = m->dec.h};
         if (!pali_linear_strips(m, &l, 1, m->dec.a, tokens) ||
             !pali_tasks(m, pali_strips(m, tokens), score_task, &j))
