@@ -16,12 +16,12 @@ PKG_CONFIG ?= pkg-config
 WERROR ?= $(if $(CI),1,0)
 
 DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
-                libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev
+                libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev libseccomp-dev
 DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA := $(or $(CUDA),$(if $(shell command -v $(NVCC)),1,0))
 ARCH ?= sm_90
-LIBS_USED := sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng
+LIBS_USED := sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng libseccomp
 
 variant := $(if $(ASAN),asan,release)
 B := build/$(variant)

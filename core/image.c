@@ -8,6 +8,7 @@
 #include "core/image.h"
 
 #include "core/image_formats.h"
+#include "core/image_sandbox.h"
 #include "core/size.h"
 
 #include <errno.h>
@@ -330,7 +331,10 @@ int pali_image_decode_input(const pali_image_input *in, pali_image *out, pali_er
 int pali_image_decode(const uint8_t *bytes, size_t n, const char *name, pali_image *out,
                       pali_error *err) {
     pali_image_input in = {bytes, n, name, PALI_IMAGE_MAX_PIXELS};
-    return pali_image_decode_input(&in, out, err);
+    *out = (pali_image){0};
+    return n && n <= PALI_IMAGE_MAX_BYTES && pali_image_sandbox_on()
+               ? pali_image_sandbox_decode(&in, out, err)
+               : pali_image_decode_input(&in, out, err);
 }
 
 int pali_image_open(const char *path, pali_image *out, pali_error *err) {

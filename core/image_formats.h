@@ -23,6 +23,17 @@ typedef struct {
 /* pali_image_decode with a pixel limit of the caller's. */
 int pali_image_decode_input(const pali_image_input *in, pali_image *out, pali_error *err);
 
+/* --- sandbox (image_sandbox.c) ------------------------------------------------- */
+/* What a child does with a file, and its seconds on the processor. */
+typedef struct {
+    int (*decode)(const pali_image_input *in, pali_image *out, pali_error *err);
+    int cpu_seconds;
+} pali_sandbox_rules;
+
+int pali_image_sandbox_start_with(const pali_sandbox_rules *r, pali_error *err);
+/* Through the server, which must be there. *out is empty on entry. */
+int pali_image_sandbox_decode(const pali_image_input *in, pali_image *out, pali_error *err);
+
 /* --- readers ---------------------------------------------------------------- */
 /* *orientation (1 on entry) becomes the EXIF orientation when the file has one. */
 int pali_png_read(const pali_image_input *in, pali_image *out, int *orientation, pali_error *err);
