@@ -5,6 +5,7 @@
 #include "app/output.h"
 #include "app/process.h"
 #include "app/session.h"
+#include "core/image_sandbox.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -77,6 +78,8 @@ int main(int argc, char **argv) {
     pali_error err = {0};
     app_process_start();
     int rc = app_options_parse(argc, argv, &options, &err);
+    if (!rc && !options.help && !options.version)
+        pali_image_sandbox_start(NULL); /* without it pictures are decoded here; `-v` says so */
     if (!rc && options.help)
         rc = print_help(&err);
     else if (!rc && options.version)

@@ -4,6 +4,7 @@
 #include "app/dump.h"
 #include "app/output.h"
 #include "app/process.h"
+#include "core/image_sandbox.h"
 
 #include <limits.h>
 #include <time.h>
@@ -16,7 +17,8 @@ double app_clock(void) {
 
 static void describe(const app_session *s, const char *model_dir) {
     const pali_engine_info *i = &s->info;
-    app_err_note("picture  %s, %d x %d", s->image_path, s->image.width, s->image.height);
+    app_err_note("picture  %s, %d x %d%s", s->image_path, s->image.width, s->image.height,
+                 pali_image_sandbox_on() ? "" : ", decoded without a sandbox");
     app_err_note("model    %s: %s, %s, %.1f million weights, %.1f MB, %d x %d pixels in %d tokens",
                  model_dir, i->generation == 2 ? "PaliGemma 2" : "PaliGemma", i->dtype,
                  1e-6 * (double)i->params, 1e-6 * (double)i->weight_bytes, i->image_size,

@@ -79,7 +79,7 @@ static int allow(scmp_filter_ctx f, int call) {
     return seccomp_rule_add(f, SCMP_ACT_ALLOW, call, 0);
 }
 
-/* NULL when the library or the system does not know filters. */
+/* NULL when there is no memory for it. */
 static scmp_filter_ctx make_filter(void) {
     static const int calls[] = {
         SCMP_SYS(read),
@@ -114,8 +114,7 @@ static scmp_filter_ctx make_filter(void) {
         SCMP_SYS(exit),
         SCMP_SYS(exit_group),
     };
-    /* Level 3 is the first that ends the whole process instead of one thread. */
-    scmp_filter_ctx f = seccomp_api_get() >= 3 ? seccomp_init(SCMP_ACT_KILL_PROCESS) : NULL;
+    scmp_filter_ctx f = seccomp_init(SCMP_ACT_KILL_PROCESS);
     int bad = !f;
     for (size_t i = 0; !bad && i < sizeof calls / sizeof *calls; i++)
         bad = allow(f, calls[i]);
@@ -208,16 +207,17 @@ static int receive(int from, request *q, int fd[FDS]) {
     return 1;
 }
 
-static _Noreturn void serve(int from, pid_t parent, scmp_filter_ctx filter) {
+static _Noreturn void serve(int from, pid_t parent) {
     setsid(); /* keys of the terminal are not meant for it */
     for (int number = 1; number < NSIG; number++)
         signal(number, SIG_DFL);
     signal(SIGCHLD, SIG_IGN);
     prctl(PR_SET_NAME, "pali-images", 0, 0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    scmp_filter_ctx filter = make_filter(); /* here: pali itself need not wait for it */
     request q;
     int fd[FDS];
-    while (getppid() == parent && receive(from, &q, fd)) {
+    while (filter && getppid() == parent && receive(from, &q, fd)) {
         if (fork() == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
             close(from);
@@ -247,21 +247,17 @@ int pali_image_sandbox_start_with(const pali_sandbox_rules *r, pali_error *err) 
     static const char hint[] = "pictures are decoded without it";
     int pair[2];
     rules = *r;
-    scmp_filter_ctx filter = make_filter();
-    if (!filter)
+    if (seccomp_api_get() < 3) /* the first that ends the whole process, not one thread */
         return pali_fail(err, PALI_EUNSUPPORTED, hint,
                          "the system has no filter for system calls (seccomp)");
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
-        seccomp_release(filter);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
         return pali_fail(err, PALI_EIO, hint, "the system gives no socket: %s", strerror(errno));
-    }
     pid_t parent = getpid();
     server = fork();
     if (server == 0) {
         close_others(pair[1]);
-        serve(3, parent, filter);
+        serve(3, parent);
     }
-    seccomp_release(filter);
     close(pair[1]);
     if (server < 0) {
         close(pair[0]);
