@@ -27,7 +27,7 @@ int app_interactive_run(const app_options *o, pali_error *err) {
         .engine = {.model_dir = o->demo ? demo.dir : dir,
                    .backend = o->backend,
                    .threads = o->threads},
-        .image = o->image    ? o->image
+        .image = o->nimages  ? o->images[0]
                  : o->resume ? NULL
                              : demo.picture,
         .ask = {.sampling = o->sampling, .max_tokens = o->max_tokens, .history = o->history},

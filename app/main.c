@@ -15,21 +15,21 @@
 /* A person at a terminal who asked nothing yet. */
 static bool wants_chat(const app_options *o) {
     return !o->nprompts && !o->json && !o->dump && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) &&
-           !(o->image && !strcmp(o->image, "-"));
+           !(o->nimages && !strcmp(o->images[0], "-"));
 }
 
 /* Where the questions come from; refuses what could only wait for ever. */
 static int choose(const app_options *o, app_questions *out, pali_error *err) {
-    bool piped_image = o->image && !strcmp(o->image, "-");
+    bool piped_image = o->nimages && !strcmp(o->images[0], "-");
     if (o->resume)
         return pali_fail(err, PALI_EARG, "run it on a terminal, without -p, --json and --dump",
                          "--resume goes on with a chat, and this would not be one");
-    if (!o->demo && !o->image)
+    if (!o->demo && !o->nimages)
         return pali_fail(err, PALI_EARG, NULL, "no image given");
     if (piped_image && isatty(STDIN_FILENO))
         return pali_fail(err, PALI_EARG, "pipe or redirect the picture into pali",
                          "the image is to come from standard input, but that is a terminal");
-    *out = o->nprompts ? APP_ASK_PROMPTS : o->demo && !o->image ? APP_ASK_DEMO : APP_ASK_LINES;
+    *out = o->nprompts ? APP_ASK_PROMPTS : o->demo && !o->nimages ? APP_ASK_DEMO : APP_ASK_LINES;
     if (*out == APP_ASK_LINES && (piped_image || isatty(STDIN_FILENO)))
         return pali_fail(err, PALI_EARG, "ask with -p \"what is in the picture?\"",
                          "no prompt given");
@@ -50,7 +50,7 @@ static int run(const app_options *o, app_questions from, pali_error *err) {
     return rc;
 }
 
-static int finish(int rc, const pali_error *err) {
+static int finish(int rc, const app_verb *verb, const pali_error *err) {
     pali_error late = {0};
     if (rc == 0 || rc == PALI_ECANCEL) {
         int status = rc ? APP_STOPPED : APP_OK;
@@ -58,15 +58,15 @@ static int finish(int rc, const pali_error *err) {
             return status;
         err = &late;
     } else if (rc == PALI_EARG) {
-        app_err_usage(err);
+        app_err_usage(err, verb ? verb->name : NULL);
         return APP_USAGE;
     }
     app_err_complain(err);
     return APP_FAILED;
 }
 
-static int print_help(pali_error *err) {
-    char *text = app_options_help();
+static int print_help(const app_verb *verb, pali_error *err) {
+    char *text = app_options_help(verb);
     int rc = text ? app_out_string(text, err) : pali_fail_nomem(err, "printing the help");
     free(text);
     return rc;
@@ -81,15 +81,15 @@ int main(int argc, char **argv) {
     if (!rc && !options.help && !options.version)
         pali_image_sandbox_start(NULL); /* without it pictures are decoded here; `-v` says so */
     if (!rc && options.help)
-        rc = print_help(&err);
+        rc = print_help(options.verb, &err);
     else if (!rc && options.version)
         rc = app_out_string("pali " PALI_VERSION "\n", &err);
-    else if (!rc && options.list_chats)
-        rc = app_interactive_list(&options, &err);
+    else if (!rc && options.verb)
+        rc = options.verb->run(&options, &err);
     else if (!rc && wants_chat(&options))
         rc = app_interactive_run(&options, &err);
     else if (!rc && !(rc = choose(&options, &from, &err)))
         rc = run(&options, from, &err);
     app_options_close(&options);
-    return finish(rc, &err);
+    return finish(rc, options.verb, &err);
 }

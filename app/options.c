@@ -29,55 +29,73 @@ enum {
 static const struct {
     int code; /* the short option, or one of the above */
     const char *name, *value, *text;
+    unsigned group; /* verbs that take one of these groups take the option; 0: every verb does */
 } table[] = {
-    {0, "Model", NULL, NULL},
+    {0, "Model", NULL, NULL, 0},
     {'m', "model", "DIR",
      "directory of a downloaded model, or its hub id when it is\n"
-     "in the local hub cache (PALI_MODEL)"},
+     "in the local hub cache (PALI_MODEL)",
+     APP_TAKES_MODEL},
     {OPT_DEMO, "demo", NULL,
      "the bundled miniature model; without IMAGE its own picture,\n"
-     "and then without -p a few prompts about it"},
-    {'b', "backend", "NAME", "auto, cpu or cuda (auto)"},
-    {OPT_THREADS, "threads", "N", "processor threads; 0 is one a core (0)"},
+     "and then without -p a few prompts about it",
+     APP_TAKES_MODEL},
+    {'b', "backend", "NAME", "auto, cpu or cuda (auto)", APP_TAKES_MODEL},
+    {OPT_THREADS, "threads", "N", "processor threads; 0 is one a core (0)", APP_TAKES_MODEL},
 
-    {0, "Asking", NULL, NULL},
-    {'p', "prompt", "TEXT", "what to ask; repeated: the next turns of one chat"},
+    {0, "Asking", NULL, NULL, 0},
+    {'p', "prompt", "TEXT", "what to ask; repeated: the next turns of one chat", APP_TAKES_ASKING},
     {OPT_HISTORY, "history", "HOW",
      "earlier turns shown to the model: none, auto (before\n"
-     "free-text questions) or the last N (auto)"},
-    {'n', "max-tokens", "N", "longest answer, in tokens (256)"},
+     "free-text questions) or the last N (auto)",
+     APP_TAKES_ASKING},
+    {'n', "max-tokens", "N", "longest answer, in tokens (256)", APP_TAKES_ANSWER},
 
-    {0, "Choosing words", NULL, NULL},
-    {'t', "temperature", "X", "0 always takes the likeliest (0)"},
-    {OPT_TOP_K, "top-k", "N", "only the N likeliest; 0 is off (0)"},
-    {OPT_TOP_P, "top-p", "X", "only the likeliest that hold this share; 1 is off (1)"},
-    {OPT_SEED, "seed", "N", "of the random numbers (0)"},
+    {0, "Choosing words", NULL, NULL, 0},
+    {'t', "temperature", "X", "0 always takes the likeliest (0)", APP_TAKES_ANSWER},
+    {OPT_TOP_K, "top-k", "N", "only the N likeliest; 0 is off (0)", APP_TAKES_ANSWER},
+    {OPT_TOP_P, "top-p", "X", "only the likeliest that hold this share; 1 is off (1)",
+     APP_TAKES_ANSWER},
+    {OPT_SEED, "seed", "N", "of the random numbers (0)", APP_TAKES_ANSWER},
 
-    {0, "Terminal chat (without -p)", NULL, NULL},
-    {OPT_GRAPHICS, "graphics", "KIND", "auto, kitty, iterm2, sixel, symbols, ascii or none (auto)"},
-    {OPT_THEME, "theme", "NAME", "dark, light or none (by the terminal; none with NO_COLOR)"},
-    {OPT_RESUME, "resume", "[=ID]", "go on with a kept chat: the newest, or this one"},
-    {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history"},
+    {0, "Terminal chat (without -p)", NULL, NULL, 0},
+    {OPT_GRAPHICS, "graphics", "KIND", "auto, kitty, iterm2, sixel, symbols, ascii or none (auto)",
+     APP_TAKES_CHAT},
+    {OPT_THEME, "theme", "NAME", "dark, light or none (by the terminal; none with NO_COLOR)",
+     APP_TAKES_CHAT},
+    {OPT_RESUME, "resume", "[=ID]", "go on with a kept chat: the newest, or this one",
+     APP_TAKES_CHAT},
+    {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history", APP_TAKES_CHAT},
 
-    {0, "Output", NULL, NULL},
-    {OPT_JSON, "json", NULL, "one JSON object a turn, one a line"},
-    {OPT_DUMP, "dump", "DIR", "write the tensors of each turn to DIR as .npy"},
-    {'v', "verbose", NULL, "model, backend and timings on standard error"},
-    {OPT_VERSION, "version", NULL, "print the version"},
-    {'h', "help", NULL, "print this"},
+    {0, "Output", NULL, NULL, 0},
+    {OPT_JSON, "json", NULL, "one JSON object a turn, one a line", APP_TAKES_JSON},
+    {OPT_DUMP, "dump", "DIR", "write the tensors of each turn to DIR as .npy", APP_TAKES_ASKING},
+    {'v', "verbose", NULL, "model, backend and timings on standard error", 0},
+    {OPT_VERSION, "version", NULL, "print the version", 0},
+    {'h', "help", NULL, "print this", 0},
 };
 enum {
     ROWS = sizeof table / sizeof *table
 };
 
+/* What a command line without a verb takes. */
+enum {
+    WITHOUT_VERB =
+        APP_TAKES_MODEL | APP_TAKES_ASKING | APP_TAKES_ANSWER | APP_TAKES_CHAT | APP_TAKES_JSON
+};
+
+/* --- help -------------------------------------------------------------------------- */
+
 static const char help_head[] =
     "usage: pali [options] [IMAGE]\n"
-    "       pali chats\n"
+    "       pali VERB [options] ...\n"
     "\n"
     "Chats about IMAGE with a PaliGemma model: a PNG, JPEG, GIF, BMP or PNM file, or - for\n"
     "standard input. With -p, answers go to standard output and everything else to standard\n"
     "error; without -p and without a terminal, questions are read from standard input, one\n"
-    "a line. `pali chats` lists the chats that were kept.\n";
+    "a line.\n"
+    "\n"
+    "Verbs; pali VERB --help tells more\n";
 
 static const char help_tail[] =
     "\n"
@@ -87,18 +105,17 @@ static const char help_tail[] =
     "  pali -m google/paligemma2-3b-mix-224 photo.jpg\n"
     "  pali -m google/paligemma2-3b-mix-224 photo.jpg -p \"caption en\"\n";
 
-char *app_options_help(void) {
-    char *out = NULL;
-    size_t n;
-    FILE *f = open_memstream(&out, &n);
-    if (!f)
-        return NULL;
-    fputs(help_head, f);
+/* The options that a verb with these groups takes, under their headings. */
+static void help_options(FILE *f, unsigned takes) {
+    const char *heading = NULL;
     for (size_t i = 0; i < ROWS; i++) {
-        if (!table[i].code) {
-            fprintf(f, "\n%s\n", table[i].name);
+        if (!table[i].code)
+            heading = table[i].name;
+        if (!table[i].code || (table[i].group && !(table[i].group & takes)))
             continue;
-        }
+        if (heading)
+            fprintf(f, "\n%s\n", heading);
+        heading = NULL;
         char left[32], mark[8] = "    ";
         if (table[i].code < 256)
             snprintf(mark, sizeof mark, "-%c, ", table[i].code);
@@ -111,7 +128,30 @@ char *app_options_help(void) {
                     (int)strcspn(line, "\n"), line);
         }
     }
-    fputs(help_tail, f);
+}
+
+char *app_options_help(const app_verb *verb) {
+    char *out = NULL;
+    size_t n;
+    FILE *f = open_memstream(&out, &n);
+    if (!f)
+        return NULL;
+    if (verb) {
+        fprintf(f, "usage: pali %s [options]%s%s\n\n%s\n", verb->name, *verb->args ? " " : "",
+                verb->args, verb->help);
+        fputs(verb->about ? verb->about : "", f);
+        help_options(f, verb->takes);
+    } else {
+        fputs(help_head, f);
+        const app_verb *v;
+        for (size_t i = 0; (v = app_verb_at(i)); i++) {
+            char left[64];
+            snprintf(left, sizeof left, "%s %s", v->name, v->args);
+            fprintf(f, "  %-24s  %s\n", left, v->help);
+        }
+        help_options(f, ~0u);
+        fputs(help_tail, f);
+    }
     if (fclose(f)) {
         free(out);
         return NULL;
@@ -210,14 +250,11 @@ static int parse_word(const char *name, const char *s, const char **out, pali_er
     return 0;
 }
 
-static int add_image(app_options *o, const char *path, pali_error *err) {
-    if (!*path)
-        return pali_fail(err, PALI_EARG, NULL, "the name of the image is empty");
-    if (o->image)
-        return pali_fail(err, PALI_EARG, NULL, "one image at a time: \"%.80s\" or \"%.80s\"?",
-                         o->image, path);
-    o->image = path;
-    return 0;
+/* The first word may be a verb, unless it stands behind "--". */
+static void add_word(app_options *o, const char *word, bool may_be_verb) {
+    if (may_be_verb && !o->verb && !o->nwords && (o->verb = app_verb_find(word)))
+        return;
+    o->words[o->nwords++] = word;
 }
 
 /* --- the whole line ------------------------------------------------------------------ */
@@ -234,7 +271,8 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     static const char million[] = "a number from 0 to 1000000";
     switch (option) {
     case 1:
-        return add_image(o, optarg, err);
+        add_word(o, optarg, true);
+        return 0;
     case 'm':
         return parse_word("--model", optarg, &o->model, err);
     case OPT_DEMO:
@@ -293,18 +331,55 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     }
 }
 
+/* The options given (by row) against what the verb takes. */
+static int check_groups(const app_verb *verb, const bool given[ROWS], pali_error *err) {
+    unsigned takes = verb ? verb->takes : WITHOUT_VERB;
+    for (size_t i = 0; i < ROWS; i++)
+        if (given[i] && table[i].group && !(table[i].group & takes))
+            return verb ? pali_fail(err, PALI_EARG, NULL, "%s takes no --%s", verb->name,
+                                    table[i].name)
+                        : pali_fail(err, PALI_EARG, NULL, "--%s goes with a verb", table[i].name);
+    return 0;
+}
+
+/* The words against what the verb wants; finds the pictures among them. */
+static int settle_words(app_options *o, pali_error *err) {
+    const app_verb *v = o->verb;
+    if (v && v->max_words != APP_ANY_NUMBER && o->nwords > (size_t)v->max_words)
+        return pali_fail(err, PALI_EARG, NULL, "%s: \"%.80s\" is one word too many", v->name,
+                         o->words[v->max_words]);
+    if (v && o->nwords < (size_t)v->min_words)
+        return pali_fail(err, PALI_EARG, NULL, "%s wants %s", v->name, v->args);
+    if (v && !v->has_images)
+        return 0;
+    size_t texts = v ? (size_t)v->texts : 0;
+    o->images = o->words + texts;
+    o->nimages = o->nwords - texts;
+    for (size_t i = 0; i < o->nimages; i++)
+        if (!*o->images[i])
+            return pali_fail(err, PALI_EARG, NULL, "the name of the image is empty");
+    if (!v && o->nimages > 1)
+        return pali_fail(err, PALI_EARG, NULL, "one image at a time: \"%.80s\" or \"%.80s\"?",
+                         o->images[0], o->images[1]);
+    return 0;
+}
+
 /* What the options mean together. */
 static int settle(app_options *o, pali_error *err) {
-    o->list_chats = o->image && !strcmp(o->image, "chats") && !o->nprompts && !o->demo && !o->model;
+    if (settle_words(o, err))
+        return PALI_EARG;
     if (o->demo && o->model)
         return pali_fail(err, PALI_EARG, NULL, "--demo brings its own model: leave out --model");
     if (!o->demo && !o->model)
         o->model = getenv("PALI_MODEL");
-    if (!o->list_chats && !o->demo && (!o->model || !*o->model))
+    bool needs_model = !o->verb || o->verb->needs_model;
+    if (needs_model && !o->demo && (!o->model || !*o->model))
         return pali_fail(err, PALI_EARG,
                          "--demo takes the bundled one, -m DIR-or-hub-id any PaliGemma, "
                          "PALI_MODEL sets a default",
                          "no model given");
+    if (o->verb && o->verb->has_images && !o->nimages && !o->demo)
+        return pali_fail(err, PALI_EARG, NULL, "no image given");
     const char *no_color = getenv("NO_COLOR");
     if (!o->theme && no_color && *no_color)
         o->theme = "none";
@@ -351,12 +426,14 @@ int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) 
         .history = PALI_HISTORY_AUTO,
         .graphics = -2,
         .prompts = calloc((size_t)argc + 1, sizeof *out->prompts),
+        .words = calloc((size_t)argc + 1, sizeof *out->words),
     };
-    if (!out->prompts)
+    if (!out->prompts || !out->words)
         return pali_fail_nomem(err, "reading the options");
     struct option longs[ROWS + 1];
     char shorts[3 + 2 * ROWS];
     fill_getopt(longs, shorts);
+    bool given[ROWS] = {false};
     optind = 0; /* glibc: start afresh */
     opterr = 0;
     for (;;) {
@@ -368,14 +445,16 @@ int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) 
         int rc = take(out, option, word, err);
         if (rc || out->help || out->version)
             return rc;
+        for (size_t i = 0; i < ROWS; i++)
+            given[i] |= table[i].code == option;
     }
     for (; optind < argc; optind++)
-        if (add_image(out, argv[optind], err))
-            return PALI_EARG;
-    return settle(out, err);
+        add_word(out, argv[optind], false);
+    return check_groups(out->verb, given, err) ? PALI_EARG : settle(out, err);
 }
 
 void app_options_close(app_options *o) {
     free(o->prompts);
-    o->prompts = NULL;
+    free(o->words);
+    o->prompts = o->words = NULL;
 }

@@ -6,16 +6,22 @@
 #ifndef APP_OPTIONS_H
 #define APP_OPTIONS_H
 
+#include "app/verbs.h"
 #include "core/hub.h"
 #include "core/pali.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 
-typedef struct {
-    const char *image; /* path, "-" for standard input, NULL: none */
+typedef struct app_options {
+    const app_verb *verb; /* NULL: none, so a chat or questions */
+    const char **words;   /* owned array of borrowed strings: what is no option and not the verb */
+    size_t nwords;
+    const char *const *images; /* those of the words that are pictures: path, or "-" for stdin */
+    size_t nimages;
+
     const char *model; /* directory or hub id, from -m or PALI_MODEL; NULL: none */
-    bool demo;         /* the bundled model; its picture too when image is NULL */
+    bool demo;         /* the bundled model; its picture too when there are no images */
 
     const char **prompts; /* owned array of borrowed strings */
     size_t nprompts;
@@ -31,7 +37,6 @@ typedef struct {
     bool resume;           /* go on with a kept chat */
     const char *resume_id; /* NULL: the newest */
     bool no_save;
-    bool list_chats; /* `pali chats` */
 
     bool json, verbose;
     const char *dump; /* directory; NULL: none */
@@ -44,11 +49,11 @@ typedef struct {
 } app_options;
 
 /* PALI_EARG names the option and the bad value. Close *out in any case. With help or
- * version set nothing after it was checked. */
+ * version set nothing after it was checked. The verb is set as soon as it was read. */
 int app_options_parse(int argc, char **argv, app_options *out, pali_error *err);
 void app_options_close(app_options *o);
 
-/* The text of --help; free it with free(). NULL when memory is short. */
-char *app_options_help(void);
+/* The text of --help, or of `pali VERB --help`; free it with free(). NULL when memory is short. */
+char *app_options_help(const app_verb *verb);
 
 #endif

@@ -79,9 +79,9 @@ void app_err_complain(const pali_error *err) {
         err_line("      ", err->hint);
 }
 
-void app_err_usage(const pali_error *err) {
+void app_err_usage(const pali_error *err, const char *verb) {
     app_err_complain(err);
-    err_line("", "try pali --help");
+    app_err_note("try pali %s%s--help", verb ? verb : "", verb ? " " : "");
 }
 
 void app_err_note(const char *fmt, ...) {

@@ -21,8 +21,9 @@ int app_out_close(pali_error *err);
 
 /* "pali: what" and, when there is one, the hint on a second line. */
 void app_err_complain(const pali_error *err);
-/* The same for a wrong command line: ends with "try pali --help". */
-void app_err_usage(const pali_error *err);
+/* The same for a wrong command line: ends with "try pali --help"; with a verb's name (else NULL)
+ * "try pali VERB --help". */
+void app_err_usage(const pali_error *err, const char *verb);
 /* One line for -v. */
 void app_err_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

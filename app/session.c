@@ -33,7 +33,7 @@ int app_session_open(app_session *out, const app_options *o, const pali_run *run
     int rc = o->demo ? app_demo_open(&out->demo, err) : 0;
     if (rc)
         return rc;
-    out->image_path = o->image ? o->image : out->demo.picture;
+    out->image_path = o->nimages ? o->images[0] : out->demo.picture;
     rc = pali_image_open(out->image_path, &out->image, err);
     if (!rc && o->dump)
         rc = app_dump_prepare(o->dump, err);

@@ -133,6 +133,26 @@ static void cli_refuses_wrong_usage(void **state) {
     }
 }
 
+static void cli_runs_verbs(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "chats");
+    assert_int_equal(s.status, 0);
+    assert_string_equal(s.text[0], "");
+    spawn_free(&s);
+    s = RUN(NULL, "chats", "--help");
+    assert_int_equal(s.status, 0);
+    expect_start(s.text[0], "usage: pali chats ");
+    spawn_free(&s);
+    s = RUN(NULL, "chats", "--json");
+    assert_int_equal(s.status, 2);
+    assert_string_equal(s.text[1], "pali: chats takes no --json\ntry pali chats --help\n");
+    spawn_free(&s);
+    s = RUN(NULL, "--demo", "./chats", "-p", "ocr"); /* a picture of that name */
+    assert_int_equal(s.status, 1);
+    expect_start(s.text[1], "pali: ./chats: cannot open");
+    spawn_free(&s);
+}
+
 static void cli_tells_the_three_ways_to_a_model(void **state) {
     (void)state;
     spawned s = RUN(NULL, picture, "-p", "ocr");
@@ -666,6 +686,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cli_prints_version_and_help),
         cmocka_unit_test(cli_refuses_wrong_usage),
+        cmocka_unit_test(cli_runs_verbs),
         cmocka_unit_test(cli_tells_the_three_ways_to_a_model),
         cmocka_unit_test(cli_names_a_bad_picture_before_the_model),
         cmocka_unit_test(cli_names_a_missing_model),

@@ -1,0 +1,111 @@
+/* test_options.c - the command line: verbs, words, pictures, which options go with what. */
+#include "app/options.h"
+
+#include "tests/test.h"
+
+static app_options o;
+static pali_error err;
+
+/* Parses "pali" and the given words; the result in o and err. */
+static int parse(const char *const *words) {
+    char *argv[32] = {(char *)(uintptr_t) "pali"};
+    int argc = 1;
+    for (; words[argc - 1]; argc++)
+        argv[argc] = (char *)(uintptr_t)words[argc - 1];
+    app_options_close(&o);
+    err = (pali_error){0};
+    return app_options_parse(argc, argv, &o, &err);
+}
+
+#define PARSE(...) parse((const char *const[]){__VA_ARGS__, NULL})
+
+static int setup(void **state) {
+    (void)state;
+    return unsetenv("PALI_MODEL");
+}
+
+static int teardown(void **state) {
+    (void)state;
+    app_options_close(&o);
+    return 0;
+}
+
+static void options_take_the_first_word_for_a_verb(void **state) {
+    (void)state;
+    assert_ok(PARSE("chats"), err);
+    assert_non_null(o.verb);
+    assert_string_equal(o.verb->name, "chats");
+    assert_int_equal(o.nwords, 0);
+    assert_ok(PARSE("-v", "chats"), err);
+    assert_non_null(o.verb);
+    /* Nothing but the whole name, and not behind "--". */
+    static const char *const pictures[] = {"./chats", "chat", "chats.png", "CHATS"};
+    for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++) {
+        assert_ok(PARSE("--demo", pictures[i]), err);
+        assert_null(o.verb);
+        assert_int_equal(o.nimages, 1);
+        assert_string_equal(o.images[0], pictures[i]);
+    }
+    assert_ok(PARSE("--demo", "--", "chats"), err);
+    assert_null(o.verb);
+    assert_string_equal(o.images[0], "chats");
+    /* Nor is a second word one. */
+    assert_int_equal(PARSE("--demo", "a.png", "chats"), PALI_EARG);
+    assert_null(o.verb);
+}
+
+static void options_belong_to_verbs(void **state) {
+    (void)state;
+    assert_int_equal(PARSE("chats", "--json"), PALI_EARG);
+    assert_string_equal(err.what, "chats takes no --json");
+    assert_int_equal(PARSE("-p", "x", "chats"), PALI_EARG);
+    assert_string_equal(err.what, "chats takes no --prompt");
+    assert_int_equal(PARSE("chats", "more"), PALI_EARG);
+    assert_string_equal(err.what, "chats: \"more\" is one word too many");
+}
+
+static void options_help_of_a_verb_has_its_options_only(void **state) {
+    (void)state;
+    assert_ok(PARSE("chats", "--help", "--nonsense"), err);
+    assert_true(o.help);
+    char *text = app_options_help(o.verb);
+    assert_non_null(text);
+    assert_int_equal(strncmp(text, "usage: pali chats [options]\n", 28), 0);
+    assert_non_null(strstr(text, "--verbose"));
+    assert_null(strstr(text, "--model"));
+    assert_null(strstr(text, "Asking"));
+    free(text);
+}
+
+/* Every row of the table can be reached and says what it is. */
+static void options_verbs_are_well_formed(void **state) {
+    (void)state;
+    const app_verb *v;
+    char *all = app_options_help(NULL);
+    assert_non_null(all);
+    for (size_t i = 0; (v = app_verb_at(i)); i++) {
+        assert_ptr_equal(app_verb_find(v->name), v);
+        assert_non_null(strstr(all, v->help));
+        assert_non_null(v->run);
+        assert_true(v->max_words == APP_ANY_NUMBER || v->max_words >= v->min_words);
+        assert_true(v->texts >= 0 && (!v->has_images || v->min_words >= v->texts));
+        assert_true(!v->about || (*v->about && v->about[strlen(v->about) - 1] == '\n'));
+        assert_true(!v->needs_model || v->takes & APP_TAKES_MODEL);
+        char *text = app_options_help(v);
+        assert_non_null(text);
+        for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
+            assert_true(strcspn(line, "\n") <= 88);
+        free(text);
+    }
+    free(all);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(options_take_the_first_word_for_a_verb),
+        cmocka_unit_test(options_belong_to_verbs),
+        cmocka_unit_test(options_help_of_a_verb_has_its_options_only),
+        cmocka_unit_test(options_verbs_are_well_formed),
+    };
+    return cmocka_run_group_tests_name("options", tests, setup, teardown);
+}
