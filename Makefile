@@ -126,7 +126,12 @@ $(B)/tests/gpu/%: $(B)/tests/gpu/%.cu.o $(B)/libcuda-emu.a $(B)/libpali.a
 # Found by its name beside the program, as the real one is.
 $(B)/tests/gpu/pali-cuda.so: $(B)/pali-cuda-emu.so
 	@mkdir -p $(@D) && cp -f $< $@
-$(B)/tests/gpu/test_plugin: | $(B)/tests/gpu/pali-cuda.so
+$(B)/tests/gpu/pali: $(B)/pali
+	@mkdir -p $(@D) && cp -f $< $@
+$(B)/tests/gpu/old_plugin.so: tests/gpu/old_plugin.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -I. -fPIC -shared $(WARN_C) -o $@ $<
+$(B)/tests/gpu/test_plugin: | $(addprefix $(B)/tests/gpu/,pali-cuda.so pali old_plugin.so)
 
 # On a device: the tests of the backend with nvcc's objects in the emulator's place, for the
 # device's own ARCH (tests/gpu/check.sh finds it), and the benchmarks.

@@ -455,6 +455,8 @@ static void on_worker(chat *c, worker_event *e) {
         free(c->model_dir);
         c->model_dir = c->loading;
         c->loading = NULL;
+        if (e->info.fallback && e->info.card)
+            chat_notice(c, "not using the graphics card: %s", e->info.fallback);
         break;
     case WORKER_PROGRESS:
         if (c->stage != e->stage || !c->stage_ms)

@@ -62,6 +62,8 @@ int app_session_open(app_session *out, const app_options *o, const pali_run *run
         rc = pali_dialog_set_image(out->dialog, &out->image, true, err);
     if (!rc && o->verbose)
         describe(out, eo.model_dir);
+    else if (!rc && out->info.fallback && out->info.card)
+        app_err_note("not using the graphics card: %s", out->info.fallback);
     return rc;
 }
 

@@ -5,6 +5,9 @@
  * once, and stays open. Where the card's driver is absent the whole search takes well
  * under a millisecond.                                                             */
 #include "core/backend.h"
+
+#include "core/file.h"
+#include "core/machine.h"
 #include "core/plugin.h"
 
 #include <dlfcn.h>
@@ -17,7 +20,7 @@
 
 static const char use_cpu[] = "use the CPU: --backend cpu";
 
-int pali_plugin_load(const char *path, const pali_backend **out, pali_error *err) {
+int pali_plugin_open(const char *path, const pali_plugin **out, pali_error *err) {
     *out = NULL;
     void *file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!file)
@@ -36,45 +39,50 @@ int pali_plugin_load(const char *path, const pali_backend **out, pali_error *err
         return pali_fail(err, PALI_EUNSUPPORTED,
                          "install pali and its CUDA backend together, or use the CPU: "
                          "--backend cpu",
-                         "%s belongs to another version of pali", path);
+                         "%s belongs to another version of pali", pali_file_brief(path));
     }
-    int rc = p->probe(out, err);
-    if (rc != 0)
-        dlclose(file);
-    return rc;
+    *out = p;
+    return 0;
 }
 
-/* Beside the program, then where `make install` puts it. */
-static int find_plugin(const pali_backend **out, pali_error *err) {
-    static const char *const places[] = {"pali-cuda.so", "../lib/pali/pali-cuda.so"};
-    char folder[PATH_MAX], path[PATH_MAX];
+int pali_plugin_load(const char *path, const pali_backend **out, pali_error *err) {
+    const pali_plugin *p;
     *out = NULL;
-    ssize_t n = readlink("/proc/self/exe", folder, sizeof folder - 1);
-    if (n > 0) {
-        folder[n] = '\0';
-        char *slash = strrchr(folder, '/');
-        slash[slash == folder] = '\0';
-        for (int i = 0; i < 2; i++)
-            if (snprintf(path, sizeof path, "%s/%s", folder, places[i]) < (int)sizeof path &&
-                access(path, F_OK) == 0)
-                return pali_plugin_load(path, out, err);
-    }
-    return pali_fail(err, PALI_EUNSUPPORTED,
-                     "build it with `make` where CUDA 13 is installed, or use the CPU: "
-                     "--backend cpu",
-                     "the CUDA backend is not installed: there is no pali-cuda.so beside the "
-                     "program or in ../lib/pali");
+    int rc = pali_plugin_open(path, &p, err);
+    return rc ? rc : p->probe(out, err);
 }
 
 /* The search happens once; every later question gets the same answer. */
 static struct {
     pthread_once_t once;
+    char path[PATH_MAX]; /* of the plugin, "": none is there */
+    const pali_plugin *plugin;
     const pali_backend *backend;
     pali_error why;
 } cuda = {.once = PTHREAD_ONCE_INIT};
 
+/* Beside the program, then where `make install` puts it. */
 static void find_cuda(void) {
-    find_plugin(&cuda.backend, &cuda.why);
+    static const char *const places[] = {"pali-cuda.so", "../lib/pali/pali-cuda.so"};
+    char folder[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", folder, sizeof folder - 1);
+    folder[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(folder, '/');
+    if (slash)
+        slash[slash == folder] = '\0';
+    for (int i = 0; i < 2 && slash && !*cuda.path; i++)
+        if (snprintf(cuda.path, sizeof cuda.path, "%s/%s", folder, places[i]) >=
+                (int)sizeof cuda.path ||
+            access(cuda.path, F_OK) != 0)
+            *cuda.path = '\0';
+    if (!*cuda.path)
+        pali_fail(&cuda.why, PALI_EUNSUPPORTED,
+                  "build it with `make` where CUDA 13 is installed, or use the CPU: "
+                  "--backend cpu",
+                  "the CUDA backend is not installed: there is no pali-cuda.so beside the "
+                  "program or in ../lib/pali");
+    else if (pali_plugin_open(cuda.path, &cuda.plugin, &cuda.why) == 0)
+        cuda.plugin->probe(&cuda.backend, &cuda.why);
 }
 
 int pali_backend_find(const char *name, const pali_backend **out, pali_error *err) {
@@ -97,4 +105,21 @@ int pali_backend_find(const char *name, const pali_backend **out, pali_error *er
 const pali_error *pali_backend_why_not_cuda(void) {
     pthread_once(&cuda.once, find_cuda);
     return &cuda.why;
+}
+
+int pali_backend_has_card(void) {
+    pthread_once(&cuda.once, find_cuda);
+    return cuda.backend || pali_machine_nvidia_cards("") > 0;
+}
+
+void pali_backend_survey(pali_survey *out) {
+    pthread_once(&cuda.once, find_cuda);
+    *out = (pali_survey){
+        .path = *cuda.path ? cuda.path : NULL,
+        .why_not = cuda.backend ? NULL : cuda.why.what,
+        .advice = cuda.why.hint,
+        .devices.chosen = -1,
+    };
+    if (cuda.plugin)
+        cuda.plugin->describe(&out->devices);
 }

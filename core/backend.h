@@ -110,6 +110,8 @@ int pali_backend_find(const char *name, const pali_backend **out, pali_error *er
 
 /* Why "auto" did not take a graphics card; code 0 when it did. */
 const pali_error *pali_backend_why_not_cuda(void);
+/* Has this machine an NVIDIA graphics card, usable or not? */
+int pali_backend_has_card(void);
 
 #ifdef __cplusplus
 }

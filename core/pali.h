@@ -39,6 +39,7 @@ typedef struct {
     uint64_t params;       /* weights in the model */
     uint64_t weight_bytes; /* of the files' tensors */
     const char *fallback;  /* "auto" took the CPU: why no graphics card; else NULL. Borrowed */
+    bool card;             /* and there is one, so that the user should know */
 } pali_engine_info;
 
 /* Opens files, tokenizer and backend. Close with pali_engine_close, after its dialogs. */

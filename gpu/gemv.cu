@@ -185,6 +185,11 @@ __global__ void __launch_bounds__(BLOCK) norm_gemv_kernel(norm_gemv_args a) {
     }
 }
 
+cudaError_t kernels_fit_device(void) {
+    cudaFuncAttributes a;
+    return cudaFuncGetAttributes(&a, qkv_step_kernel<bf16>);
+}
+
 void qkv_step(half_type half, const qkv_args *a, int sms, cudaStream_t s) {
     int blocks = ceil_div((int64_t)(a->H + 2 * a->K) * a->E / 2, WARPS), most = sms * 8;
     WITH_HALF(half, PALI_LAUNCH((qkv_step_kernel<T>), dim3(blocks < most ? blocks : most),

@@ -70,6 +70,9 @@ void rope_rows(half_type half, const rope_args *a, cudaStream_t s);
 void softmax_rows(half_type half, const float *scores, int64_t lds, int64_t rows, int n, float cap,
                   void *p, int64_t ldp, cudaStream_t s);
 
+/* Has this build code for the current device? cudaSuccess, or what says no. */
+cudaError_t kernels_fit_device(void);
+
 /* --- gemv.cu, attend.cu: one token -------------------------------------------------------- */
 
 typedef struct {

@@ -9,6 +9,7 @@
 #include "core/plugin.h"
 #include "gpu/model.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,53 +26,92 @@ int check_cuda(cudaError_t e, const char *what, pali_error *err) {
                          "close what else uses the graphics card, or "
                          "use the CPU: --backend cpu",
                          "the graphics card is out of memory while %s", what);
-    if (e == cudaErrorNoKernelImageForDevice)
-        return pali_fail(err, PALI_EUNSUPPORTED,
-                         "build it with make ARCH=sm_NN, NN the card's compute capability, or use "
-                         "the CPU: --backend cpu",
-                         "this build of the CUDA backend has no code for this graphics card");
     return pali_fail(err, PALI_EIO, "start pali again, or use the CPU: --backend cpu",
                      "the graphics card failed while %s: %s", what, cudaGetErrorString(e));
 }
 
-/* The usable device with the most memory, made current. */
-static int choose_device(int *device, cudaDeviceProp *chosen, pali_error *err) {
-    int driver = 0, runtime = 0, n = 0, best = -1;
-    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+/* Is a driver there that can run us, and how many cards does it show? */
+static int check_driver(int *driver, int *runtime, int *n, pali_error *err) {
+    *driver = *runtime = *n = 0;
+    if (cudaDriverGetVersion(driver) != cudaSuccess || *driver == 0)
         return pali_fail(err, PALI_EUNSUPPORTED,
                          "install NVIDIA's driver, or use the CPU: --backend cpu",
                          "no NVIDIA driver is installed on this machine");
-    cudaRuntimeGetVersion(&runtime);
-    cudaError_t e = cudaGetDeviceCount(&n);
-    if (driver / 1000 < runtime / 1000 || e == cudaErrorInsufficientDriver)
+    cudaRuntimeGetVersion(runtime);
+    cudaError_t e = cudaGetDeviceCount(n);
+    if (*driver / 1000 < *runtime / 1000 || e == cudaErrorInsufficientDriver)
         return pali_fail(err, PALI_EUNSUPPORTED,
                          "install a newer NVIDIA driver, or use the CPU: --backend cpu",
                          "the NVIDIA driver is too old: it speaks CUDA %d.%d, pali needs %d.0",
-                         driver / 1000, driver % 1000 / 10, runtime / 1000);
-    if (e == cudaErrorNoDevice || (e == cudaSuccess && n == 0))
+                         *driver / 1000, *driver % 1000 / 10, *runtime / 1000);
+    if (e == cudaErrorNoDevice || (e == cudaSuccess && *n == 0))
         return pali_fail(err, PALI_EUNSUPPORTED, use_cpu,
                          "an NVIDIA driver is installed, but it sees no graphics card");
     if (e != cudaSuccess)
         return pali_fail(err, PALI_EUNSUPPORTED, use_cpu, "the NVIDIA driver does not start: %s",
                          cudaGetErrorString(e));
-    cudaDeviceProp p = {};
-    for (int i = 0; i < n; i++)
-        if (cudaGetDeviceProperties(&p, i) == cudaSuccess && p.major * 10 + p.minor >= 75 &&
-            (best < 0 || p.totalGlobalMem > chosen->totalGlobalMem)) {
-            *chosen = p;
-            best = i;
-        }
-    if (best < 0)
+    return 0;
+}
+
+/* Can this card run us? It is the current one afterwards. */
+static int check_device(int i, cudaDeviceProp *p, pali_error *err) {
+    cudaError_t e = cudaGetDeviceProperties(p, i);
+    if (e == cudaSuccess && p->major * 10 + p->minor < 75)
         return pali_fail(err, PALI_EUNSUPPORTED, use_cpu,
                          "the graphics card %.60s has compute capability %d.%d, pali needs 7.5 "
                          "(GeForce RTX 20 or GTX 16, Tesla T4) or newer",
-                         p.name, p.major, p.minor);
-    *device = best;
-    e = cudaSetDevice(best);
+                         p->name, p->major, p->minor);
+    if (e == cudaSuccess)
+        e = cudaSetDevice(i);
     if (e != cudaSuccess)
         return pali_fail(err, PALI_EUNSUPPORTED, use_cpu, "the graphics card does not start: %s",
                          cudaGetErrorString(e));
+    e = kernels_fit_device();
+    cudaGetLastError();
+    if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {
+        char hint[120];
+        snprintf(hint, sizeof hint,
+                 "build it with `make ARCH=sm_%d%d`, or use the CPU: --backend cpu", p->major,
+                 p->minor);
+        return pali_fail(err, PALI_EUNSUPPORTED, hint,
+                         "this build of the CUDA backend has no code for the graphics card %.60s "
+                         "(compute capability %d.%d)",
+                         p->name, p->major, p->minor);
+    }
+    if (e != cudaSuccess)
+        return pali_fail(err, PALI_EUNSUPPORTED, use_cpu,
+                         "the graphics card %.60s does not run our kernels: %s", p->name,
+                         cudaGetErrorString(e));
     return 0;
+}
+
+/* The usable device with the most memory, made current; else why the largest is not. The
+ * others are not woken: that costs each of them memory and us a third of a second. */
+static int choose_device(int *device, cudaDeviceProp *chosen, pali_error *err) {
+    int driver, runtime, n;
+    int rc = check_driver(&driver, &runtime, &n, err);
+    if (rc)
+        return rc;
+    pali_error first = {};
+    bool tried[PALI_MAX_DEVICES] = {};
+    n = n < PALI_MAX_DEVICES ? n : PALI_MAX_DEVICES;
+    for (int round = 0; round < n; round++) {
+        int best = -1;
+        size_t most = 0;
+        for (int i = 0; i < n; i++) {
+            cudaDeviceProp p = {};
+            cudaGetDeviceProperties(&p, i);
+            if (!tried[i] && (best < 0 || p.totalGlobalMem > most)) {
+                best = i;
+                most = p.totalGlobalMem;
+            }
+        }
+        tried[best] = true;
+        *device = best;
+        if (check_device(best, chosen, &first) == 0)
+            return 0;
+    }
+    return pali_fail(err, first.code, first.hint, "%s", first.what);
 }
 
 /* --- the frame of a long call ---------------------------------------------------------- */
@@ -367,8 +407,35 @@ static int probe(const pali_backend **out, pali_error *err) {
     return rc;
 }
 
+static void describe(pali_devices *out) {
+    pali_error why = {};
+    memset(out, 0, sizeof *out);
+    out->chosen = -1;
+    int n, rc = check_driver(&out->driver, &out->runtime, &n, &why);
+    out->count = n;
+    for (int i = 0; rc == 0 && i < n && i < PALI_MAX_DEVICES; i++) {
+        pali_device *d = &out->device[i];
+        cudaDeviceProp p = {};
+        pali_error no = {};
+        size_t all;
+        if (check_device(i, &p, &no) == 0 && cudaMemGetInfo(&d->free, &all) != cudaSuccess)
+            d->free = 0;
+        snprintf(d->name, sizeof d->name, "%.95s", p.name);
+        snprintf(d->why_not, sizeof d->why_not, "%s", no.what);
+        d->major = p.major;
+        d->minor = p.minor;
+        d->memory = p.totalGlobalMem;
+    }
+    cudaDeviceProp chosen = {};
+    if (rc == 0 && choose_device(&out->chosen, &chosen, NULL) != 0)
+        out->chosen = -1;
+    pali_error library = {};
+    if (rc == 0 && gemm_available(&library) != 0)
+        snprintf(out->no_library, sizeof out->no_library, "%s", library.what);
+}
+
 extern "C" __attribute__((visibility("default"))) const pali_plugin *pali_plugin_entry(void) {
     static const pali_plugin plugin = {PALI_PLUGIN_ABI, sizeof(pali_weights), sizeof(pali_backend),
-                                       probe};
+                                       probe, describe};
     return &plugin;
 }

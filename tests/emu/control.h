@@ -1,7 +1,8 @@
 /* control.h - what a test may arrange on the pretended device; plain C.
  *
  * All of it is process-wide. emu_reset() restores the defaults: one device of compute
- * capability 9.0 with 4 multiprocessors and 2 GB, no faults.                            */
+ * capability 9.0 with 4 multiprocessors and 2 GB (PALI_EMU_MEMORY: megabytes, at the start
+ * of a program), no faults.                            */
 #ifndef PALI_EMU_CONTROL_H
 #define PALI_EMU_CONTROL_H
 
@@ -22,6 +23,8 @@ typedef enum {
 typedef struct {
     int devices, driver, runtime, major, minor, multiprocessors;
     size_t memory, shared_per_block; /* the latter as opted in to; 48 KB without */
+    int arch;                        /* kernels are built for: 90 for sm_90; 0: for any */
+    int no_gemm;                     /* the library of matrix products is not there */
 } emu_device;
 
 /* 1: the emulator. 0: a device (tests/gpu/on_device.c), where faults and settings do nothing

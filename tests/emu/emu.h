@@ -258,6 +258,7 @@ enum cudaError_t {
     cudaErrorInitializationError = 3,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorInsufficientDriver = 35,
+    cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorNoKernelImageForDevice = 209,
@@ -299,6 +300,9 @@ struct cudaDeviceProp { /* the fields gpu/ uses */
     char name[256];
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin;
     int major, minor, multiProcessorCount, maxThreadsPerMultiProcessor, l2CacheSize, integrated;
+};
+struct cudaFuncAttributes {
+    int numRegs;
 };
 typedef struct emu_stream *cudaStream_t;
 typedef struct emu_event *cudaEvent_t;
@@ -351,6 +355,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t emu_func_shared(const void *kernel, cudaFuncAttribute attribute, int value);
+cudaError_t emu_func_attributes(cudaFuncAttributes *a);
 
 template <class T> static inline cudaError_t cudaMalloc(T **p, size_t bytes) {
     return emu_malloc(reinterpret_cast<void **>(p), bytes);
@@ -360,6 +365,9 @@ template <class T> static inline cudaError_t cudaMallocHost(T **p, size_t bytes)
 }
 template <class T> static inline cudaError_t cudaHostAlloc(T **p, size_t bytes, unsigned) {
     return emu_malloc_host("cudaHostAlloc", reinterpret_cast<void **>(p), bytes);
+}
+template <class T> static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, T *) {
+    return emu_func_attributes(a);
 }
 template <class T>
 static inline cudaError_t cudaFuncSetAttribute(T *kernel, cudaFuncAttribute attribute, int value) {

@@ -3,6 +3,7 @@
  * Both operands are widened once, B always to [n][k]; a sum is kept in sixteen lanes that
  * are added in one fixed shape, so results do not depend on the sizes around them.       */
 #include "gpu/gemm.h"
+#include "tests/emu/control.h"
 
 #include <vector>
 
@@ -18,8 +19,9 @@ size_t gemm_workspace(void) {
     return 4096;
 }
 int gemm_available(pali_error *err) {
-    (void)err;
-    return 0;
+    return emu_settings()->no_gemm ? pali_fail(err, PALI_EUNSUPPORTED, "install it",
+                                               "the library of matrix products was not found")
+                                   : 0;
 }
 int gemm_open(gemm_context **out, void *workspace, pali_error *err) {
     *out = nullptr;

@@ -39,7 +39,7 @@ struct emu_event {
 };
 
 static const size_t SHARED_DEFAULT = 48 * 1024;
-static const emu_device DEFAULTS = {1, 13000, 13000, 9, 0, 4, (size_t)2 << 30, 227 * 1024};
+static const emu_device DEFAULTS = {1, 13000, 13000, 9, 0, 4, (size_t)2 << 30, 227 * 1024, 0, 0};
 
 static struct {
     emu_device device = DEFAULTS;
@@ -64,6 +64,8 @@ static struct {
 static struct at_start {
     at_start() {
         emu_order_from_environment();
+        if (const char *megabytes = getenv("PALI_EMU_MEMORY"))
+            host.device.memory = (size_t)strtoul(megabytes, nullptr, 10) << 20;
     }
 } at_start;
 
@@ -193,6 +195,15 @@ cudaError_t emu_func_shared(const void *kernel, cudaFuncAttribute attribute, int
     return cudaSuccess;
 }
 
+/* Code for x.y runs on x.z, z >= y. */
+cudaError_t emu_func_attributes(cudaFuncAttributes *a) {
+    ENTER_DEVICE("cudaFuncGetAttributes");
+    *a = {};
+    int arch = host.device.arch;
+    bool runs = arch == 0 || (arch / 10 == host.device.major && arch % 10 <= host.device.minor);
+    return runs ? cudaSuccess : note(cudaErrorNoKernelImageForDevice);
+}
+
 /* --- the device ------------------------------------------------------------------------------------ */
 
 const char *cudaGetErrorName(cudaError_t e) {
@@ -209,6 +220,8 @@ const char *cudaGetErrorName(cudaError_t e) {
         return "cudaErrorInvalidConfiguration";
     case cudaErrorInsufficientDriver:
         return "cudaErrorInsufficientDriver";
+    case cudaErrorInvalidDeviceFunction:
+        return "cudaErrorInvalidDeviceFunction";
     case cudaErrorNoDevice:
         return "cudaErrorNoDevice";
     case cudaErrorInvalidDevice:
@@ -269,7 +282,7 @@ cudaError_t cudaGetDevice(int *device) {
 }
 cudaError_t cudaSetDevice(int device) {
     ENTER_DEVICE("cudaSetDevice");
-    return device == 0 ? cudaSuccess : note(cudaErrorInvalidDevice);
+    return device >= 0 && device < host.device.devices ? cudaSuccess : note(cudaErrorInvalidDevice);
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
     ENTER_DEVICE("cudaGetDeviceProperties");

@@ -474,6 +474,7 @@ static void cuda_model_open_survives_every_failure(void **unused) {
         "cudaDriverGetVersion",
         "cudaGetDeviceCount",
         "cudaSetDevice",
+        "cudaFuncGetAttributes",
         "cudaMemGetInfo",
         "cudaMalloc",
         "cudaMallocHost",
@@ -607,16 +608,73 @@ static void cuda_model_says_why_there_is_no_device(void **unused) {
     refusal("it speaks CUDA 12.4, pali needs 13.0");
     emu_settings()->devices = 0;
     refusal("it sees no graphics card");
+    emu_fail("cudaGetDeviceCount", 1, 3, 0);
+    refusal("the NVIDIA driver does not start: cudaErrorInitializationError");
     emu_settings()->major = 7;
     emu_settings()->minor = 0;
     refusal("has compute capability 7.0, pali needs 7.5");
     emu_fail("cudaSetDevice", 1, 719, 0);
-    refusal("does not start");
-    emu_settings()->major = 7;
-    emu_settings()->minor = 5;
+    refusal("does not start: cudaErrorLaunchFailure");
+    emu_fail("cudaFuncGetAttributes", 1, 719, 0);
+    refusal("does not run our kernels: cudaErrorLaunchFailure");
+    emu_settings()->no_gemm = 1;
+    refusal("the library of matrix products was not found");
+    emu_settings()->arch = 90;
+    emu_settings()->major = 8;
+    emu_settings()->minor = 9;
+    refusal("no code for the graphics card emulated device (compute capability 8.9)");
+    emu_settings()->arch = 80;
+    emu_settings()->major = 8;
+    emu_settings()->minor = 6;
     const pali_backend *found;
     assert_ok(pali_plugin_entry()->probe(&found, &err), err);
     assert_string_equal(found->name, "cuda");
+    emu_reset();
+}
+
+/* A card that the build has no code for is refused before a byte is sent to it. */
+static void cuda_model_foreign_build_is_noticed_first(void **unused) {
+    (void)unused;
+    if (!emu_present())
+        skip();
+    scene s = scene_open(&first, PALI_BF16);
+    pali_backend_options o = {.threads = 1, .positions = 20};
+    pali_model *m;
+    pali_error why = {0};
+    emu_settings()->arch = 120;
+    long launches = emu_launches();
+    assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, &why), PALI_EUNSUPPORTED);
+    assert_non_null(strstr(why.hint, "make ARCH=sm_90"));
+    assert_int_equal(emu_launches(), launches);
+    assert_int_equal(emu_live_objects(), 0);
+    emu_reset();
+    scene_close(&s);
+}
+
+static void cuda_model_describes_the_devices(void **unused) {
+    (void)unused;
+    pali_devices d;
+    const pali_plugin *p = pali_plugin_entry();
+    p->describe(&d);
+    assert_true(d.count >= 1 && d.chosen >= 0 && d.driver >= d.runtime);
+    assert_true(d.device[d.chosen].why_not[0] == '\0' && d.device[d.chosen].free > 0);
+    assert_string_equal(d.no_library, "");
+    if (!emu_present())
+        return;
+    assert_string_equal(d.device[0].name, "emulated device");
+    assert_int_equal(d.device[0].memory, (size_t)2 << 30);
+    emu_settings()->devices = 40;
+    emu_settings()->major = 6;
+    emu_settings()->no_gemm = 1;
+    p->describe(&d);
+    assert_int_equal(d.count, 40);
+    assert_int_equal(d.chosen, -1);
+    assert_int_equal(d.device[PALI_MAX_DEVICES - 1].major, 6);
+    assert_non_null(strstr(d.device[3].why_not, "compute capability 6.0"));
+    assert_string_equal(d.no_library, "the library of matrix products was not found");
+    emu_settings()->driver = 0;
+    p->describe(&d);
+    assert_true(d.driver == 0 && d.count == 0 && d.chosen == -1);
     emu_reset();
 }
 
@@ -651,6 +709,8 @@ int main(void) {
         cmocka_unit_test(cuda_model_a_broken_device_stays_broken),
         cmocka_unit_test(cuda_model_survives_nonsense_weights),
         cmocka_unit_test(cuda_model_says_why_there_is_no_device),
+        cmocka_unit_test(cuda_model_foreign_build_is_noticed_first),
+        cmocka_unit_test(cuda_model_describes_the_devices),
     };
     return cmocka_run_group_tests_name("cuda_model", tests, NULL, NULL);
 }

@@ -21,15 +21,22 @@ static void *symbol(void *file, const char *name) {
     return s;
 }
 
+static char folder[4096]; /* of this program */
+
+static const char *beside(const char *name) {
+    static char path[sizeof folder + 32];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
 static int setup(void **unused) {
     (void)unused;
-    char path[4096];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 32);
+    ssize_t n = readlink("/proc/self/exe", folder, sizeof folder - 1);
     if (n <= 0)
         return -1;
-    path[n] = '\0';
-    strcpy(strrchr(path, '/'), "/pali-cuda.so");
-    void *file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    folder[n] = '\0';
+    *strrchr(folder, '/') = '\0';
+    void *file = dlopen(beside("pali-cuda.so"), RTLD_NOW | RTLD_LOCAL);
     if (!file) {
         fprintf(stderr, "%s\n", dlerror());
         return -1;
@@ -53,13 +60,15 @@ static pali_engine *open_engine(const char *backend, pali_engine_info *info) {
 static void plugin_refuses_other_files(void **unused) {
     (void)unused;
     const pali_backend *be;
-    pali_error why = {0}, other = {0};
+    pali_error why = {0}, other = {0}, old = {0};
     assert_int_equal(pali_plugin_load("./nowhere.so", &be, &why), PALI_EUNSUPPORTED);
     assert_null(be);
     assert_non_null(strstr(why.what, "the CUDA backend cannot be opened: ./nowhere.so"));
     assert_int_equal(pali_plugin_load("libm.so.6", &be, &other), PALI_EUNSUPPORTED);
     assert_string_equal(other.what, "libm.so.6 belongs to another version of pali");
-    assert_true(why.hint[0] && other.hint[0]);
+    assert_int_equal(pali_plugin_load(beside("old_plugin.so"), &be, &old), PALI_EUNSUPPORTED);
+    assert_non_null(strstr(old.what, "old_plugin.so belongs to another version of pali"));
+    assert_true(why.hint[0] && other.hint[0] && old.hint[0]);
 }
 
 static void plugin_is_found_beside_the_program(void **unused) {
@@ -70,6 +79,13 @@ static void plugin_is_found_beside_the_program(void **unused) {
     assert_ok(pali_backend_find("auto", &best, &err), err);
     assert_ptr_equal(best, be);
     assert_int_equal(pali_backend_why_not_cuda()->code, 0);
+    assert_true(pali_backend_has_card());
+    pali_survey survey;
+    pali_backend_survey(&survey);
+    assert_string_equal(survey.path, beside("pali-cuda.so"));
+    assert_null(survey.why_not);
+    assert_int_equal(survey.devices.chosen, 0);
+    assert_string_equal(survey.devices.device[0].name, "emulated device");
 }
 
 /* The bundled model's answer, word for word, from both backends. */
@@ -108,6 +124,7 @@ static void plugin_gives_way_when_the_card_is_too_small(void **unused) {
     e = open_engine("auto", &info);
     assert_string_equal(info.backend, "cpu");
     assert_non_null(info.fallback);
+    assert_true(info.card);
     assert_non_null(strstr(info.fallback, "the graphics card has 64 MB free of 64 MB"));
     pali_engine_close(e);
     pali_engine_options o = {.model_dir = "assets/demo", .backend = "cuda"};
@@ -117,12 +134,53 @@ static void plugin_gives_way_when_the_card_is_too_small(void **unused) {
     reset();
 }
 
+/* Standard error of the program beside the plugin, with so many megabytes on the card; its
+ * exit status goes to *status. */
+static char *run_program(const char *megabytes, const char *arguments, int *status) {
+    static char out[8192], command[8192];
+    snprintf(command, sizeof command,
+             "PALI_EMU_MEMORY=%s ASAN_OPTIONS=detect_leaks=0 '%s' %s 2>&1 >/dev/null", megabytes,
+             beside("pali"), arguments);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    out[fread(out, 1, sizeof out - 1, f)] = '\0';
+    *status = pclose(f);
+    return out;
+}
+
+/* One line where there is a card that cannot be used; none where all is well or the user
+ * chose; a failure where the card was asked for. */
+static void plugin_says_once_that_the_card_is_not_used(void **unused) {
+    (void)unused;
+    int status;
+    char *said =
+        run_program("64", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1", &status);
+    assert_int_equal(status, 0);
+    char *line = strstr(said, "not using the graphics card: the graphics card has 64 MB free");
+    assert_non_null(line);
+    assert_null(strstr(line + 20, "not using"));
+    assert_string_equal(
+        run_program("2048", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1", &status),
+        "");
+    assert_int_equal(status, 0);
+    assert_string_equal(
+        run_program("64", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1 -b cpu",
+                    &status),
+        "");
+    assert_int_equal(status, 0);
+    said = run_program("64", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1 -b cuda",
+                       &status);
+    assert_int_equal(status, 1 << 8);
+    assert_ptr_equal(strstr(said, "pali: the graphics card has 64 MB free"), said);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plugin_refuses_other_files),
         cmocka_unit_test(plugin_is_found_beside_the_program),
         cmocka_unit_test(plugin_answers_as_the_cpu_does),
         cmocka_unit_test(plugin_gives_way_when_the_card_is_too_small),
+        cmocka_unit_test(plugin_says_once_that_the_card_is_not_used),
     };
     return cmocka_run_group_tests_name("plugin", tests, setup, NULL);
 }
