@@ -1,6 +1,7 @@
 /* verbs.c - the table; see verbs.h. */
 #include "app/verbs.h"
 
+#include "app/doctor.h"
 #include "app/interactive.h"
 
 #include <string.h>
@@ -12,6 +13,17 @@ static const app_verb table[] = {
         .args = "",
         .help = "list the chats that were kept",
         .run = app_interactive_list,
+    },
+    {
+        .name = "doctor",
+        .args = "",
+        .help = "what this machine has, and what pali would use of it",
+        .about =
+            "\nTells of processor, memory, graphics cards, driver and terminal, and why a card is\n"
+            "not used. With -m, PALI_MODEL or --demo also what the model needs, and whether it "
+            "fits.\n",
+        .takes = APP_TAKES_MODEL | APP_TAKES_JSON,
+        .run = app_doctor_run,
     },
 };
 enum {

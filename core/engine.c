@@ -30,6 +30,11 @@ static int open_tokenizer(pali_engine *e, const char *dir, pali_error *err) {
     return 0;
 }
 
+int pali_default_context(const pali_config *c) {
+    int most = c->text.max_positions, P = c->vision.P;
+    return most - P < TEXT_ROOM ? most : P + TEXT_ROOM;
+}
+
 int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_engine **out,
                      pali_error *err) {
     *out = NULL;
@@ -48,7 +53,7 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
 
     const pali_config *c = &e->weights->config;
     int most = c->text.max_positions, P = c->vision.P;
-    e->context = o->context ? o->context : most - P < TEXT_ROOM ? most : P + TEXT_ROOM;
+    e->context = o->context ? o->context : pali_default_context(c);
     if (e->context > most || e->context < P + 8) {
         rc = pali_fail(err, PALI_EARG, "leave the context at its default",
                        "a context of %d positions does not work: this model takes %d to %d",

@@ -42,6 +42,9 @@ typedef struct {
     bool card;             /* and there is one, so that the user should know */
 } pali_engine_info;
 
+/* The context of an engine that was asked for none: image + 1024, at most the model's. */
+int pali_default_context(const pali_config *c);
+
 /* Opens files, tokenizer and backend. Close with pali_engine_close, after its dialogs. */
 int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_engine **out,
                      pali_error *err);

@@ -153,6 +153,43 @@ static void cli_runs_verbs(void **state) {
     spawn_free(&s);
 }
 
+static void cli_doctor_tells_of_the_machine(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "doctor");
+    assert_int_equal(s.status, 0);
+    assert_int_equal(s.n[1], 0);
+    static const char *const lines[] = {"\nprocessor   ", "\nmemory      ", "\nplugin      ",
+                                        "\nused        ", "\nterminal    ", "\npictures    "};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        expect_part(s.text[0], lines[i]);
+    assert_null(strstr(s.text[0], "\nmodel"));
+    spawn_free(&s);
+
+    s = RUN(NULL, "doctor", "--demo", "-b", "cpu");
+    assert_int_equal(s.status, 0);
+    expect_part(s.text[0], "\nused        cpu, because --backend says so\n");
+    expect_part(s.text[0], "PaliGemma, 2.1 million weights in 4.1 MB");
+    expect_part(s.text[0], ": fits\n");
+    spawn_free(&s);
+
+    s = RUN(NULL, "doctor", "--demo", "--json");
+    assert_int_equal(s.status, 0);
+    assert_true(s.n[0] > 2 && s.text[0][0] == '{' &&
+                strchr(s.text[0], '\n') == s.text[0] + s.n[0] - 1);
+    expect_part(s.text[0], "\"fits\":true");
+    spawn_free(&s);
+
+    s = RUN(NULL, "doctor", "-m", "/no/such/model"); /* the machine is told of all the same */
+    assert_int_equal(s.status, 1);
+    expect_part(s.text[0], "\nprocessor   ");
+    expect_start(s.text[1], "pali: /no/such/model: ");
+    spawn_free(&s);
+
+    s = RUN(NULL, "doctor", "cat.png");
+    assert_int_equal(s.status, 2);
+    spawn_free(&s);
+}
+
 static void cli_tells_the_three_ways_to_a_model(void **state) {
     (void)state;
     spawned s = RUN(NULL, picture, "-p", "ocr");
@@ -687,6 +724,7 @@ int main(void) {
         cmocka_unit_test(cli_prints_version_and_help),
         cmocka_unit_test(cli_refuses_wrong_usage),
         cmocka_unit_test(cli_runs_verbs),
+        cmocka_unit_test(cli_doctor_tells_of_the_machine),
         cmocka_unit_test(cli_tells_the_three_ways_to_a_model),
         cmocka_unit_test(cli_names_a_bad_picture_before_the_model),
         cmocka_unit_test(cli_names_a_missing_model),

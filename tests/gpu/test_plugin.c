@@ -134,13 +134,12 @@ static void plugin_gives_way_when_the_card_is_too_small(void **unused) {
     reset();
 }
 
-/* Standard error of the program beside the plugin, with so many megabytes on the card; its
- * exit status goes to *status. */
-static char *run_program(const char *megabytes, const char *arguments, int *status) {
+/* What the program beside the plugin says with so many megabytes on the card, on standard
+ * error (errors) or output; its exit status goes to *status. */
+static char *run_program(bool errors, const char *megabytes, const char *arguments, int *status) {
     static char out[8192], command[8192];
-    snprintf(command, sizeof command,
-             "PALI_EMU_MEMORY=%s ASAN_OPTIONS=detect_leaks=0 '%s' %s 2>&1 >/dev/null", megabytes,
-             beside("pali"), arguments);
+    snprintf(command, sizeof command, "PALI_EMU_MEMORY=%s ASAN_OPTIONS=detect_leaks=0 '%s' %s %s",
+             megabytes, beside("pali"), arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
     FILE *f = popen(command, "r");
     assert_non_null(f);
     out[fread(out, 1, sizeof out - 1, f)] = '\0';
@@ -153,25 +152,48 @@ static char *run_program(const char *megabytes, const char *arguments, int *stat
 static void plugin_says_once_that_the_card_is_not_used(void **unused) {
     (void)unused;
     int status;
-    char *said =
-        run_program("64", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1", &status);
+    char *said = run_program(true, "64", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1",
+                             &status);
     assert_int_equal(status, 0);
     char *line = strstr(said, "not using the graphics card: the graphics card has 64 MB free");
     assert_non_null(line);
     assert_null(strstr(line + 20, "not using"));
-    assert_string_equal(
-        run_program("2048", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1", &status),
-        "");
+    assert_string_equal(run_program(true, "2048",
+                                    "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1",
+                                    &status),
+                        "");
     assert_int_equal(status, 0);
     assert_string_equal(
-        run_program("64", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1 -b cpu",
+        run_program(true, "64", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1 -b cpu",
                     &status),
         "");
     assert_int_equal(status, 0);
-    said = run_program("64", "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1 -b cuda",
-                       &status);
+    said = run_program(true, "64",
+                       "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1 -b cuda", &status);
     assert_int_equal(status, 1 << 8);
     assert_ptr_equal(strstr(said, "pali: the graphics card has 64 MB free"), said);
+}
+
+/* What `pali doctor` says of cards: a good one, one too old. The emulated plugin's settings
+ * go by environment there. */
+static void plugin_is_examined_by_the_doctor(void **unused) {
+    (void)unused;
+    int status;
+    char *said = run_program(false, "1024", "doctor -m assets/demo", &status);
+    assert_int_equal(status, 0);
+    static const char *const parts[] = {
+        "\ndriver      speaks CUDA 13.0, the plugin needs 13.0\n",
+        "\ncard 0      emulated device, compute capability 9.0, 1.0 GB free of 1.0 GB\n",
+        "\ncuBLASLt    found\n",
+        "\nused        cuda, card 0\n",
+        "cuda, as stored",
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!strstr(said, parts[i]))
+            fail_msg("no \"%s\" in\n%s", parts[i], said);
+    said = run_program(false, "64", "doctor -b cuda -m assets/demo", &status);
+    assert_int_equal(status, 0);
+    assert_non_null(strstr(said, "64.0 MB free of 64.0 MB"));
 }
 
 int main(void) {
@@ -181,6 +203,7 @@ int main(void) {
         cmocka_unit_test(plugin_answers_as_the_cpu_does),
         cmocka_unit_test(plugin_gives_way_when_the_card_is_too_small),
         cmocka_unit_test(plugin_says_once_that_the_card_is_not_used),
+        cmocka_unit_test(plugin_is_examined_by_the_doctor),
     };
     return cmocka_run_group_tests_name("plugin", tests, setup, NULL);
 }
