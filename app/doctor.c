@@ -193,7 +193,7 @@ static void tell_cards(FILE *out, const findings *f) {
         line(out, "driver", "none");
     for (int i = 0; i < d->count && i < PALI_MAX_DEVICES; i++) {
         const pali_device *p = &d->device[i];
-        char label[16];
+        char label[24];
         snprintf(label, sizeof label, "card %d", i);
         if (*p->why_not)
             line(out, label, "%s: not usable: %s", p->name, p->why_not);
