@@ -16,12 +16,16 @@ PKG_CONFIG ?= pkg-config
 WERROR ?= $(if $(CI),1,0)
 
 DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
-                libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev libseccomp-dev
-DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev
+                libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev libseccomp-dev \
+                libwebp-dev liblcms2-dev
+DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev libheif-dev
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA := $(or $(CUDA),$(if $(shell command -v $(NVCC)),1,0))
 ARCH ?= sm_90
-LIBS_USED := sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng libseccomp
+LIBS_USED = sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng libseccomp \
+            libwebp libwebpdemux lcms2 $(HEIF)
+# HEIC and AVIF are read where libheif is there.
+HEIF = $(eval HEIF := $(shell $(PKG_CONFIG) --exists libheif && echo libheif))$(HEIF)
 
 variant := $(if $(ASAN),asan,release)
 B := build/$(variant)
@@ -31,7 +35,7 @@ WARN_C := $(WARN) -Wmissing-prototypes -Wstrict-prototypes
 SANITIZE := -fsanitize=address,undefined
 OPT := $(if $(ASAN),-O1 -g -fno-omit-frame-pointer $(SANITIZE) -fno-sanitize-recover=all,-O3 -g)
 # Asked once, and not before something is compiled: `make deps` comes first.
-PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBS_USED)))$(PKG_CFLAGS)
+PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBS_USED)) $(if $(HEIF),-DPALI_HEIF))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(LIBS_USED)))$(PKG_LIBS)
 # No -ffast-math: it lets the compiler assume that infinities never happen.
 # -ffp-contract=off keeps the plain path the same on every machine.

@@ -2,7 +2,7 @@
  *
  * The steps are: read the file (bounded), recognise it by its first bytes, let the
  * reader of that format (image_png.c and its neighbours) produce the pixels as
- * stored, turn them by the EXIF orientation. Formats that pali does not read are
+ * stored, make them sRGB by the file's colour profile, turn them by the EXIF orientation. Formats that pali does not read are
  * recognised too, so that the user is told how to convert instead of "not a
  * picture".                                                                    */
 #include "core/image.h"
@@ -20,7 +20,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define READS "pali reads PNG, JPEG, BMP, GIF and PNM (PBM, PGM, PPM)"
+#ifdef PALI_HEIF
+#define READS "pali reads PNG, JPEG, WebP, HEIC, AVIF, BMP, GIF and PNM (PBM, PGM, PPM)"
+#else
+#define READS "pali reads PNG, JPEG, WebP, BMP, GIF and PNM (PBM, PGM, PPM)"
+#endif
 
 enum {
     MB = 1 << 20,
@@ -199,9 +203,6 @@ static int fail_other_format(const pali_image_input *in, pali_error *err) {
             format = "a video (MP4)";
             how = "take one picture out of it: ffmpeg -i FILE -frames:v 1 picture.png";
         }
-    } else if (has_at(in, 0, "RIFF") && has_at(in, 8, "WEBP")) {
-        format = "WebP";
-        how = "convert it to PNG or JPEG: dwebp FILE -o picture.png";
     } else if (has_at(in, 0, "II*") || (in->n >= 4 && !memcmp(in->bytes, "MM\0*", 4))) {
         format = "TIFF";
     } else if (has_at(in, 0, "%PDF")) {
@@ -239,12 +240,25 @@ static int fail_other_format(const pali_image_input *in, pali_error *err) {
     return pali_fail(err, PALI_EFORMAT, READS, "%s: not a picture that pali recognises", in->name);
 }
 
-static int read_pixels(const pali_image_input *in, pali_image *out, int *orientation,
+#ifdef PALI_HEIF
+static bool is_heif(const pali_image_input *in) {
+    return in->n >= 12 && has_at(in, 4, "ftyp") &&
+           has_brand(in, "avif avis heic heix heim heis hevc hevx mif1 msf1 ");
+}
+#endif
+
+static int read_pixels(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
                        pali_error *err) {
     if (has_at(in, 0, "\x89PNG\r\n\x1a\n"))
-        return pali_png_read(in, out, orientation, err);
+        return pali_png_read(in, out, notes, err);
     if (has_at(in, 0, "\xff\xd8\xff"))
-        return pali_jpeg_read(in, out, orientation, err);
+        return pali_jpeg_read(in, out, notes, err);
+    if (has_at(in, 0, "RIFF") && has_at(in, 8, "WEBP"))
+        return pali_webp_read(in, out, notes, err);
+#ifdef PALI_HEIF
+    if (is_heif(in))
+        return pali_heif_read(in, out, notes, err);
+#endif
     if (has_at(in, 0, "GIF87a") || has_at(in, 0, "GIF89a"))
         return pali_gif_read(in, out, err);
     if (has_at(in, 0, "BM"))
@@ -319,10 +333,13 @@ int pali_image_decode_input(const pali_image_input *in, pali_image *out, pali_er
         return fail_bytes(in->name, err);
     if (in->n == 0)
         return pali_fail(err, PALI_EFORMAT, READS, "%s: empty, no picture in it", in->name);
-    int orientation = 1;
-    int rc = read_pixels(in, out, &orientation, err);
+    pali_image_notes notes = {.orientation = 1};
+    int rc = read_pixels(in, out, &notes, err);
     if (!rc)
-        rc = turn(out, orientation, err);
+        pali_image_to_srgb(&notes, out);
+    free(notes.profile);
+    if (!rc)
+        rc = turn(out, notes.orientation, err);
     if (rc)
         pali_image_close(out);
     return rc;

@@ -1,7 +1,9 @@
 /* image.h - image file -> RGB pixels -> the square the vision tower sees.
  *
- * Reads PNG, JPEG, BMP, GIF (its first picture) and PNM. EXIF orientation is
- * applied, so width and height are as a person sees the picture. The pixels are
+ * Reads PNG, JPEG, WebP, BMP, GIF (their first picture), PNM, and HEIC and AVIF where
+ * the build found libheif. EXIF orientation is applied, so width and height are as a
+ * person sees the picture; an RGB colour profile is applied too (image_colour.c), which
+ * leaves the common sRGB pictures as they are. Otherwise the pixels are
  * those of Pillow's convert("RGB"), JPEG within a few steps of 255: alpha is
  * dropped, not composited; grey is replicated; 16-bit samples follow Pillow per
  * format. The exceptions, where Pillow 11.3 itself loses pixels, are listed in
@@ -31,7 +33,7 @@ typedef struct {
 
 /* Reads and decodes path ("-" is standard input). On failure *out is empty and
  * err names the file, what is wrong and what to do. PALI_EIO, PALI_EFORMAT,
- * PALI_EUNSUPPORTED (WebP, HEIC, 12-bit JPEG, ...), PALI_ELIMIT or PALI_ENOMEM. */
+ * PALI_EUNSUPPORTED (TIFF, 12-bit JPEG, ...), PALI_ELIMIT or PALI_ENOMEM. */
 int pali_image_open(const char *path, pali_image *out, pali_error *err);
 
 /* The same from n bytes in memory; name is for messages only. */

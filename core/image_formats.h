@@ -35,9 +35,23 @@ int pali_image_sandbox_start_with(const pali_sandbox_rules *r, pali_error *err);
 int pali_image_sandbox_decode(const pali_image_input *in, pali_image *out, pali_error *err);
 
 /* --- readers ---------------------------------------------------------------- */
-/* *orientation (1 on entry) becomes the EXIF orientation when the file has one. */
-int pali_png_read(const pali_image_input *in, pali_image *out, int *orientation, pali_error *err);
-int pali_jpeg_read(const pali_image_input *in, pali_image *out, int *orientation, pali_error *err);
+/* What a file says about its pixels. image.c frees profile. */
+typedef struct {
+    int orientation;  /* EXIF's, 1 to 8; 1 on entry */
+    uint8_t *profile; /* ICC, owned; NULL: none */
+    size_t profile_bytes;
+} pali_image_notes;
+
+int pali_png_read(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
+                  pali_error *err);
+int pali_jpeg_read(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
+                   pali_error *err);
+int pali_webp_read(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
+                   pali_error *err);
+#ifdef PALI_HEIF /* the build found libheif */
+int pali_heif_read(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
+                   pali_error *err);
+#endif
 int pali_bmp_read(const pali_image_input *in, pali_image *out, pali_error *err);
 int pali_gif_read(const pali_image_input *in, pali_image *out, pali_error *err);
 int pali_pnm_read(const pali_image_input *in, pali_image *out, pali_error *err);
@@ -49,6 +63,12 @@ int pali_exif_orientation(const uint8_t *bytes, size_t n);
 int pali_profile_orientation(const uint8_t *text, size_t n);
 /* tiff:Orientation of an XMP packet; 0 if absent. */
 int pali_xmp_orientation(const uint8_t *bytes, size_t n);
+
+/* --- colour (image_colour.c) ----------------------------------------------------- */
+/* Keeps a copy of the file's first ICC profile, if it is not absurdly large. */
+void pali_image_note_profile(pali_image_notes *notes, const uint8_t *bytes, size_t n);
+/* Turns pixels of an RGB profile into sRGB; leaves them when there is none or it is sRGB. */
+void pali_image_to_srgb(const pali_image_notes *notes, pali_image *image);
 
 /* --- help for readers ---------------------------------------------------------- */
 /* Refuses an empty picture and one over the limits. format is "PNG", "JPEG", ... */

@@ -33,6 +33,7 @@ enum {
     SOS = 0xda,
     DQT = 0xdb,
     APP1 = 0xe1,
+    APP2 = 0xe2,
     APP14 = 0xee,
     TEM = 0x01,
 };
@@ -49,7 +50,10 @@ typedef struct {
     size_t scans;
     bool has_adobe;
     int from_exif, from_xmp;
-    size_t end; /* just behind the end-of-image marker */
+    uint8_t *profile; /* ICC, put together from its segments; owned */
+    size_t profile_bytes;
+    int profile_next, profile_segments; /* the number expected next, from 1; of how many */
+    size_t end;                         /* just behind the end-of-image marker */
 } jpeg_file;
 
 /* Reads one frame header (SOF). */
@@ -133,6 +137,22 @@ static bool scan_is_sound(const uint8_t *p, size_t n, const jpeg_file *jpeg) {
 
 /* --- markers ----------------------------------------------------------------------- */
 
+/* A profile is cut into numbered segments. They come in order in every file there is;
+ * one that does not is done without. */
+static void read_profile(const uint8_t *p, size_t n, jpeg_file *jpeg) {
+    int number = p[12], segments = p[13];
+    uint8_t *larger = NULL;
+    if (number == jpeg->profile_next + 1 && (number == 1 || segments == jpeg->profile_segments))
+        larger = realloc(jpeg->profile, jpeg->profile_bytes + n - 14 + 1);
+    if (!larger)
+        return;
+    memcpy(larger + jpeg->profile_bytes, p + 14, n - 14);
+    jpeg->profile = larger;
+    jpeg->profile_bytes += n - 14;
+    jpeg->profile_next = number;
+    jpeg->profile_segments = segments;
+}
+
 static void read_application(int marker, const uint8_t *p, size_t n, jpeg_file *jpeg) {
     static const char xmp[] = "http://ns.adobe.com/xap/1.0/";
     if (marker == APP14 && n >= 12 && !memcmp(p, "Adobe", 5))
@@ -141,6 +161,8 @@ static void read_application(int marker, const uint8_t *p, size_t n, jpeg_file *
         jpeg->from_exif = pali_exif_orientation(p, n);
     else if (marker == APP1 && n >= sizeof xmp && !memcmp(p, xmp, sizeof xmp))
         jpeg->from_xmp = pali_xmp_orientation(p, n);
+    else if (marker == APP2 && n > 14 && !memcmp(p, "ICC_PROFILE", 12))
+        read_profile(p, n, jpeg);
 }
 
 /* Where the entropy-coded data at `at` ends: at the next marker that is not part of it. */
@@ -227,17 +249,12 @@ static uint8_t *with_adobe_marker(const uint8_t *bytes, size_t n, size_t *larger
     return copy;
 }
 
-int pali_jpeg_read(const pali_image_input *in, pali_image *out, int *orientation, pali_error *err) {
-    jpeg_file jpeg = {0};
-    int rc = read_markers(in, &jpeg, err);
-    if (rc)
-        return rc;
-    if (jpeg.from_exif || jpeg.from_xmp)
-        *orientation = jpeg.from_exif ? jpeg.from_exif : jpeg.from_xmp;
+static int decode(const pali_image_input *in, const jpeg_file *jpeg, pali_image *out,
+                  pali_error *err) {
     const uint8_t *bytes = in->bytes;
-    size_t n = jpeg.end;
+    size_t n = jpeg->end;
     uint8_t *copy = NULL;
-    if (jpeg.components == 4 && !jpeg.has_adobe) {
+    if (jpeg->components == 4 && !jpeg->has_adobe) {
         bytes = copy = with_adobe_marker(bytes, n, &n);
         if (!copy)
             return pali_fail_nomem(err, "decoding a picture");
@@ -249,9 +266,23 @@ int pali_jpeg_read(const pali_image_input *in, pali_image *out, int *orientation
     if (!out->rgb)
         return !strcmp(why, PALI_STB_NOMEM) ? pali_fail_nomem(err, "decoding a picture")
                                             : pali_image_fail_damaged(in, "JPEG", why, err);
-    if (width != jpeg.width || height != jpeg.height) /* would be a fault of ours above */
+    if (width != jpeg->width || height != jpeg->height) /* would be a fault of ours above */
         return pali_image_fail_damaged(in, "JPEG", "it states two sizes", err);
     out->width = width;
     out->height = height;
     return 0;
+}
+
+int pali_jpeg_read(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
+                   pali_error *err) {
+    jpeg_file jpeg = {0};
+    int rc = read_markers(in, &jpeg, err);
+    if (!rc)
+        rc = decode(in, &jpeg, out, err);
+    if (jpeg.from_exif || jpeg.from_xmp)
+        notes->orientation = jpeg.from_exif ? jpeg.from_exif : jpeg.from_xmp;
+    if (!rc && jpeg.components == 3 && jpeg.profile_next == jpeg.profile_segments)
+        pali_image_note_profile(notes, jpeg.profile, jpeg.profile_bytes);
+    free(jpeg.profile);
+    return rc;
 }

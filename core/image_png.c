@@ -8,8 +8,8 @@
  *
  * Checksums of critical chunks and of the compressed pixels are verified and IEND must
  * be there, so a file that was cut short or damaged is refused rather than half shown.
- * Of an animated PNG the default picture is read. Gamma and colour profiles are left
- * alone. Stricter than Pillow 11.3, which accepts a palette that comes twice or whose
+ * Of an animated PNG the default picture is read. Gamma is left alone; a colour profile
+ * is handed on. Stricter than Pillow 11.3, which accepts a palette that comes twice or whose
  * bytes are no whole number of entries, compressed data whose checksum is missing at
  * its end, and an IEND with a wrong one.
  *
@@ -143,7 +143,7 @@ static void set_up(png_structp png, reader *r) {
     png_set_read_user_chunk_fn(png, r, note_chunk);
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1); /* all but the pixels' */
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_AS_DEFAULT,
-                                (png_const_bytep) "tEXt\0zTXt\0iTXt", 3);
+                                (png_const_bytep) "tEXt\0zTXt\0iTXt\0iCCP", 4);
 }
 
 /* EXIF as ImageMagick wrote it before there was eXIf, else XMP; 0 if there is neither. */
@@ -169,7 +169,7 @@ static void clip_grey(uint8_t *row, size_t w) {
 }
 
 static int read_picture(png_structp png, png_infop info, reader *r, pali_image *out,
-                        int *orientation, pali_error *err) {
+                        pali_image_notes *notes, pali_error *err) {
     png_read_info(png, info);
     uint32_t w = png_get_image_width(png, info), h = png_get_image_height(png, info);
     int rc = pali_image_check_size(r->in, "PNG", w, h, err);
@@ -206,11 +206,18 @@ static int read_picture(png_structp png, png_infop info, reader *r, pali_image *
     for (uint32_t y = 0; grey16 && y < h; y++)
         clip_grey(out->rgb + y * row_bytes, w);
     int stated = r->exif ? r->exif : text_orientation(png, info);
-    *orientation = stated ? stated : 1;
+    if (stated)
+        notes->orientation = stated;
+    png_charp name;
+    png_bytep profile;
+    png_uint_32 n;
+    int method;
+    if (png_get_iCCP(png, info, &name, &method, &profile, &n))
+        pali_image_note_profile(notes, profile, n);
     return r->no_memory ? fail(r, err) : 0;
 }
 
-static int read_png(reader *r, pali_image *out, int *orientation, pali_error *err) {
+static int read_png(reader *r, pali_image *out, pali_image_notes *notes, pali_error *err) {
     png_structp png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, r, on_error, on_warning, r,
                                                get_memory, free_memory);
     png_infop info = png ? png_create_info_struct(png) : NULL;
@@ -221,13 +228,14 @@ static int read_png(reader *r, pali_image *out, int *orientation, pali_error *er
         rc = fail(r, err);
     } else {
         set_up(png, r);
-        rc = read_picture(png, info, r, out, orientation, err);
+        rc = read_picture(png, info, r, out, notes, err);
     }
     png_destroy_read_struct(&png, &info, NULL);
     return rc;
 }
 
-int pali_png_read(const pali_image_input *in, pali_image *out, int *orientation, pali_error *err) {
+int pali_png_read(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
+                  pali_error *err) {
     reader r = {.in = in, .data_end = SIZE_MAX};
-    return read_png(&r, out, orientation, err);
+    return read_png(&r, out, notes, err);
 }

@@ -2,7 +2,8 @@
  *
  * tests/data/image/ is made by tests/reference/image.py: some 170 small files in every
  * form that pali reads, and in decode.golden what Pillow 11.3 makes of each
- * (EXIF applied, converted to RGB). Everything but JPEG must equal it byte for byte. */
+ * (profile and EXIF applied, converted to RGB). Everything but JPEG, HEIC and AVIF must
+ * equal it byte for byte. */
 #include "core/image.h"
 #include "core/image_formats.h"
 #include "tests/test.h"
@@ -14,20 +15,31 @@
 
 #define FOLDER TEST_DATA "image/"
 
+#ifdef PALI_HEIF
+#define READS "pali reads PNG, JPEG, WebP, HEIC, AVIF, BMP, GIF and PNM (PBM, PGM, PPM)"
+#else
+#define READS "pali reads PNG, JPEG, WebP, BMP, GIF and PNM (PBM, PGM, PPM)"
+#endif
+
 /* --- pixels ------------------------------------------------------------------------ */
 
-/* JPEG decoders round differently. Seen: mean 0.18 and at most 3, of 255. What a bug gives:
+/* JPEG decoders round differently, and so do converters from YCbCr. Seen: mean 0.18 and at most 3, of 255. What a bug gives:
  * chroma not interpolated 4.9 and 38, channels swapped 56, not turned upright 92, inks
  * not inverted 133 (means of these very files). Two cases are further away for known reasons. */
 static const struct {
     const char *name;
     int most;
     double mean;
-} jpeg_bounds[] = {
+} lossy_bounds[] = {
     /* stb_image weighs the last pair of a 4:2:2 row the wrong way round: seen 14 and 0.25. */
     {"422.jpg", 15, 0.35},
     /* libjpeg does not interpolate chroma in pictures under 5 pixels wide: seen 9 and 4.3. */
     {"size_1x17.jpg", 10, 5.0},
+    /* A profile's curve makes steps in the dark larger: seen 7 and 0.02; not applied 30. */
+    {"p3.jpg", 8, 0.25},
+    {"p3_exif6.jpg", 8, 0.25},
+    /* libheif repeats chroma samples where libavif interpolates: seen 106 and 4.1. */
+    {"420.avif", 110, 4.5},
     {"", 4, 0.25},
 };
 
@@ -41,11 +53,11 @@ static int compare(const char *name, const pali_image *got, const uint8_t *want)
         most = d > most ? d : most;
         first = d && first == n ? i : first;
     }
-    if (strstr(name, ".jpg"))
+    if (strstr(name, ".jpg") || strstr(name, ".avif") || strstr(name, ".heic"))
         for (size_t i = 0; !bound; i++)
-            if (!*jpeg_bounds[i].name || !strcmp(jpeg_bounds[i].name, name)) {
-                bound = jpeg_bounds[i].most;
-                mean = jpeg_bounds[i].mean;
+            if (!*lossy_bounds[i].name || !strcmp(lossy_bounds[i].name, name)) {
+                bound = lossy_bounds[i].most;
+                mean = lossy_bounds[i].mean;
             }
     if (most <= bound && sum <= mean * (double)n)
         return 0;
@@ -67,10 +79,18 @@ static void image_equals_pillow(void **state) {
         uint8_t *want = malloc(n);
         assert_non_null(want);
         assert_int_equal(fread(want, 1, n, golden), n);
+        files++;
+#ifndef PALI_HEIF
+        if (strstr(name, ".avif") || strstr(name, ".heic")) {
+            free(want);
+            continue;
+        }
+#endif
         snprintf(path, sizeof path, FOLDER "%s", name);
         pali_error err = {0};
         pali_image image;
-        if (pali_image_open(path, &image, &err) != 0) {
+        int rc = pali_image_open(path, &image, &err);
+        if (rc != 0) {
             print_error("%s (%s)\n", err.what, err.hint);
             bad++;
         } else if (image.width != w || image.height != h) {
@@ -81,10 +101,9 @@ static void image_equals_pillow(void **state) {
         }
         pali_image_close(&image);
         free(want);
-        files++;
     }
     fclose(golden);
-    assert_true(files > 150);
+    assert_true(files > 180);
     assert_int_equal(bad, 0);
 }
 
@@ -147,6 +166,7 @@ static void image_names_other_formats(void **state) {
         const char *format;
     } others[] = {
 #define OTHER(bytes, format) {bytes, sizeof bytes - 1, format}
+#ifndef PALI_HEIF
         OTHER("\0\0\0\x18"
               "ftypheic\0\0\0\0",
               "HEIC"),
@@ -156,10 +176,10 @@ static void image_names_other_formats(void **state) {
         OTHER("\0\0\0\x18"
               "ftypavif\0\0\0\0",
               "AVIF"),
+#endif
         OTHER("\0\0\0\x18"
               "ftypisom\0\0\0\0",
               "a video (MP4)"),
-        OTHER("RIFF\x10\0\0\0WEBPVP8 ", "WebP"),
         OTHER("II*\0\x08\0\0\0", "TIFF"),
         OTHER("MM\0*\0\0\0\x08", "TIFF"),
         OTHER("%PDF-1.7", "PDF"),
@@ -185,9 +205,10 @@ static void image_names_other_formats(void **state) {
     }
     pali_error err = {0};
     pali_image image;
-    pali_image_decode((const uint8_t *)others[0].bytes, others[0].n, "photo.heic", &image, &err);
-    assert_string_equal(err.what, "photo.heic: HEIC, not a format pali reads");
-    assert_string_equal(err.hint, "convert it to PNG or JPEG: heif-convert FILE picture.png");
+    pali_image_decode((const uint8_t *)"%PDF-1.7", 8, "page.pdf", &image, &err);
+    assert_string_equal(err.what, "page.pdf: PDF, not a format pali reads");
+    assert_string_equal(err.hint,
+                        "convert a page to PNG: pdftoppm -png -r 150 -f 1 -l 1 FILE page");
 }
 
 static void image_refuses_what_is_no_picture(void **state) {
@@ -494,18 +515,35 @@ static void pnm_says_what_is_wrong(void **state) {
 #undef PNM
 }
 
-/* A PNG or JPEG cut anywhere is refused; the other formats may lose what comes after their
+static void webp_says_what_is_wrong(void **state) {
+    (void)state;
+    blob b = load("lossless.webp");
+    memset(b.p + 30, 0xff, 40);
+    expect(b.p, b.n, PALI_EFORMAT, "x: damaged WebP: its compressed data is broken");
+    free(b.p);
+    b = load("exif6.webp"); /* VP8X: the sides less one in three bytes each */
+    memset(b.p + 24, 0xff, 6);
+    expect(b.p, b.n, PALI_EFORMAT, "x: damaged WebP: its parts do not fit together");
+    free(b.p);
+    b = load("lossy.webp");
+    expect(b.p, b.n - 1, PALI_EFORMAT, "x: the WebP ends too early; the file was cut short");
+    free(b.p);
+}
+
+/* A PNG, JPEG or WebP cut anywhere is refused; the other formats may lose what comes after their
  * pixels. Either way nothing is read behind the end (the sanitizer looks). */
 static void image_refuses_every_prefix(void **state) {
     (void)state;
     static const char *const names[] = {
-        "rgba16i.png",   "palette4.png", "exif4.png",    "xmp5.png",     "profile6z.png",
-        "420.jpg",       "exif6.jpg",    "rgb.jpg",      "cmyk.jpg",     "restarts.jpg",
-        "thumbnail.jpg", "rle4.bmp",     "rgb24_v5.bmp", "local.gif",    "interlaced.gif",
-        "comments.ppm",  "dense.pbm",    "raw_15.pgm",   "size_1x1.jpg", "progressive_444.jpg"};
+        "rgba16i.png",   "palette4.png", "exif4.png",    "xmp5.png",      "profile6z.png",
+        "420.jpg",       "exif6.jpg",    "rgb.jpg",      "cmyk.jpg",      "restarts.jpg",
+        "thumbnail.jpg", "rle4.bmp",     "rgb24_v5.bmp", "local.gif",     "interlaced.gif",
+        "comments.ppm",  "dense.pbm",    "raw_15.pgm",   "size_1x1.jpg",  "progressive_444.jpg",
+        "p3_exif6.jpg",  "lossy.webp",   "exif6.webp",   "animated.webp", "lossless_alpha.webp"};
     for (size_t f = 0; f < sizeof names / sizeof *names; f++) {
         blob b = load(names[f]);
-        bool always = strstr(names[f], ".png") || strstr(names[f], ".jpg");
+        bool always =
+            strstr(names[f], ".png") || strstr(names[f], ".jpg") || strstr(names[f], ".webp");
         for (size_t n = 0; n<b.n; n += n + 30> b.n || b.n < 600 ? 1 : 7) {
             uint8_t *copy = malloc(n ? n : 1);
             assert_non_null(copy);
@@ -622,8 +660,7 @@ static void image_open_says_what_the_system_refused(void **state) {
     char what[128];
     close(make_file(0, 0600));
     snprintf(what, sizeof what, "%s: empty, no picture in it", in_folder("file"));
-    expect_open(in_folder("file"), PALI_EFORMAT, what,
-                "pali reads PNG, JPEG, BMP, GIF and PNM (PBM, PGM, PPM)");
+    expect_open(in_folder("file"), PALI_EFORMAT, what, READS);
     close(make_file((off_t)PALI_IMAGE_MAX_BYTES + 1, 0600));
     snprintf(what, sizeof what, "%s: larger than 512 MB, the most pali reads", in_folder("file"));
     expect_open(in_folder("file"), PALI_ELIMIT, what, "save the picture smaller, or as JPEG");
@@ -715,6 +752,7 @@ int main(void) {
         cmocka_unit_test(gif_says_what_is_wrong),
         cmocka_unit_test(gif_refuses_impossible_codes),
         cmocka_unit_test(pnm_says_what_is_wrong),
+        cmocka_unit_test(webp_says_what_is_wrong),
         cmocka_unit_test(image_refuses_every_prefix),
         cmocka_unit_test(exif_is_read_within_bounds),
         cmocka_unit_test(profile_is_read_within_bounds),

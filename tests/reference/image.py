@@ -1,11 +1,11 @@
 """Pictures in every form that pali reads, and what Pillow makes of them.
 
-    python tests/reference/image.py        (Python 3.11, pillow==11.3.0, numpy)
+    python tests/reference/image.py        (Python 3.11, pillow==11.3.0, numpy, pillow_heif==1.1.1)
 
 writes into tests/data/image/:
 
-  NAME.png .bmp .gif .pbm .pgm .ppm .jpg   the pictures, written here byte by byte (JPEG: by
-                                           Pillow), each a few hundred bytes
+  NAME.png .bmp .gif .pbm .pgm .ppm .jpg .webp .avif .heic   the pictures, written here byte by
+                                           byte (the last four: by Pillow), each a few hundred bytes
   decode.golden   for each picture a line "NAME WIDTH HEIGHT" and then its RGB bytes as
                   ImageOps.exif_transpose(Image.open(NAME)).convert("RGB") gives them, but
                   for the five files in `expected`
@@ -24,7 +24,10 @@ import zlib
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
+import pillow_heif
+from PIL import Image, ImageCms, ImageOps
+
+pillow_heif.register_heif_opener()
 
 assert PIL.__version__ == "11.3.0", PIL.__version__
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data", "image")
@@ -449,6 +452,82 @@ files["xmp6.jpg"] = xmp6
 files["trailing.jpg"] = jpeg(scene(JW, JH, 32), quality=80) + b"anything\xff\xd8 behind the end"
 thumb = jpeg(scene(8, 8, 33))
 files["thumbnail.jpg"] = jpeg(scene(22, 13, 33), quality=90, exif=b"Exif\0\0" + exif(3, False) + thumb)
+
+# --- WebP, AVIF, HEIC ---------------------------------------------------------------
+
+
+def saved(im, kind, **options):
+    out = io.BytesIO()
+    im.save(out, kind, **options)
+    return out.getvalue()
+
+
+def with_alpha(im, seed):
+    a = np.dstack([np.asarray(im), rng(seed).integers(0, 256, im.size[::-1], dtype=np.uint8)])
+    a[: im.size[1] // 3, :, 3] = 0
+    return Image.fromarray(a)
+
+
+files["lossy.webp"] = saved(scene(JW, JH, 40), "WEBP", quality=80)
+files["lossless.webp"] = saved(scene(JW, JH, 41), "WEBP", lossless=True)
+files["lossy_alpha.webp"] = saved(with_alpha(scene(JW, JH, 42), 42), "WEBP", quality=80)
+files["lossless_alpha.webp"] = saved(with_alpha(scene(JW, JH, 43), 43), "WEBP", lossless=True, exact=True)
+files["animated.webp"] = saved(scene(22, 13, 44), "WEBP", save_all=True, append_images=[scene(22, 13, 45)], duration=40)
+files["exif6.webp"] = saved(scene(22, 13, 46), "WEBP", quality=80, exif=b"Exif\0\0" + exif(6, True))
+files["xmp6.webp"] = saved(scene(22, 13, 47), "WEBP", quality=80, xmp=XMP % 6)
+files["one.webp"] = saved(scene(1, 1, 48), "WEBP", lossless=True)
+files["444.avif"] = saved(scene(JW, JH, 50), "AVIF", quality=90, subsampling="4:4:4")
+files["420.avif"] = saved(scene(44, 36, 51), "AVIF", quality=90, subsampling="4:2:0")
+files["alpha.avif"] = saved(with_alpha(scene(44, 36, 52), 52), "AVIF", quality=90, subsampling="4:4:4")
+files["turned.avif"] = saved(scene(22, 14, 53), "AVIF", quality=90, subsampling="4:4:4", exif=exif(6, True))
+files["444.heic"] = saved(scene(JW, JH, 54), "HEIF", quality=90, chroma=444)
+files["420.heic"] = saved(scene(44, 36, 55), "HEIF", quality=90)
+
+# --- colour profiles ------------------------------------------------------------------
+
+
+def matrix_profile(columns, gamma, space=b"RGB "):
+    """A version 2 ICC profile: three colorants in XYZ (D50) and one power curve."""
+    fixed = lambda v: struct.pack(">i", round(v * 65536))
+    xyz = lambda v: b"XYZ \0\0\0\0" + b"".join(map(fixed, v))
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    tags = [(b"wtpt", xyz((0.9642, 1.0, 0.8249))), (b"desc", b"desc\0\0\0\0" + struct.pack(">I", 2) + b"p\0" + bytes(78)), (b"cprt", b"text\0\0\0\0-\0\0\0")]
+    tags += [(k, xyz(v)) for k, v in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns)]
+    tags += [(k, curve) for k in (b"rTRC", b"gTRC", b"bTRC")]
+    table, data, at = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for key, body in tags:
+        body += bytes(-len(body) % 4)
+        table += key + struct.pack(">II", at + len(data), len(body))
+        data += body
+    size = at + len(data)
+    head = struct.pack(">I4s4s4s4s4s", size, b"\0\0\0\0", b"\x02\x10\0\0", b"mntr", space, b"XYZ ")
+    head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + b"".join(map(fixed, (0.9642, 1.0, 0.8249)))
+    return head + bytes(128 - len(head)) + table + data
+
+
+P3 = matrix_profile([(0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)], 2.2)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def in_srgb(data):
+    im = Image.open(io.BytesIO(data))
+    to = ImageCms.createProfile("sRGB")
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(im.info["icc_profile"]))
+    im = ImageCms.profileToProfile(im.convert("RGB"), profile, to, ImageCms.Intent.RELATIVE_COLORIMETRIC)
+    im.info["exif"] = Image.open(io.BytesIO(data)).info.get("exif", b"")
+    return np.asarray(ImageOps.exif_transpose(im))
+
+
+files["p3.png"] = saved(scene(JW, JH, 60), "PNG", icc_profile=P3)
+files["p3.jpg"] = jpeg(scene(JW, JH, 61), quality=90, subsampling=0, icc_profile=P3)
+files["p3.webp"] = saved(scene(JW, JH, 62), "WEBP", lossless=True, icc_profile=P3)
+files["p3_exif6.jpg"] = jpeg(scene(22, 13, 63), quality=90, subsampling=0, icc_profile=P3, exif=b"Exif\0\0" + exif(6, True))
+for name in ("p3.png", "p3.jpg", "p3.webp", "p3_exif6.jpg"):
+    expected[name] = in_srgb(files[name])
+# Left as they are: sRGB's own profile, a damaged one, one of another kind of pixels.
+files["srgb.png"] = saved(scene(JW, JH, 64), "PNG", icc_profile=SRGB)
+files["bad_profile.jpg"] = jpeg(scene(JW, JH, 65), quality=90, subsampling=0, icc_profile=P3[:200])
+files["cmyk_profile.jpg"] = jpeg(scene(JW, JH, 66), quality=90, subsampling=0, icc_profile=matrix_profile([(0, 0, 0)] * 3, 1, b"CMYK"))
 
 # --- goldens ----------------------------------------------------------------------
 
