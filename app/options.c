@@ -90,10 +90,11 @@ static const char help_head[] =
     "usage: pali [options] [IMAGE]\n"
     "       pali VERB [options] ...\n"
     "\n"
-    "Chats about IMAGE with a PaliGemma model: a PNG, JPEG, GIF, BMP or PNM file, or - for\n"
-    "standard input. With -p, answers go to standard output and everything else to standard\n"
-    "error; without -p and without a terminal, questions are read from standard input, one\n"
-    "a line.\n"
+    "Chats about IMAGE with a PaliGemma model: a PNG, JPEG, WebP, GIF, BMP or PNM file (HEIC and\n"
+    "AVIF where libheif is there), or - for standard input. With -p, answers go to standard "
+    "output\n"
+    "and everything else to standard error; without -p and without a terminal, questions are read\n"
+    "from standard input, one a line.\n"
     "\n"
     "Verbs; pali VERB --help tells more\n";
 
