@@ -119,7 +119,7 @@ static int look_at_model(const app_options *o, findings *f, pali_error *err) {
         rc = pali_weights_open(f->dir, &f->weights, err);
     if (rc || !f->weights)
         return rc;
-    f->context = pali_default_context(&f->weights->config);
+    f->context = pali_default_context(&f->weights->config, 1);
     look_at_needs(f);
     return 0;
 }

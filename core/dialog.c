@@ -1,13 +1,12 @@
-/* dialog.c - one conversation about one image.
+/* dialog.c - one conversation about one image, or several.
  *
- * Owns the picture as the model sees it (normalised pixels), its embeddings on the
- * device, and the turns so far. A turn is: encode the picture unless that was done,
- * build the prefix, prefill it, then sample and append one token at a time. The
- * prefix is attended bidirectionally, so a new question changes the keys and values
- * of every position above the first layer: the cache buffers are reused, their
- * contents are not, and a second turn computes exactly what a fresh run would.       */
+ * Holds the pictures (reuse.h keeps their embeddings) and the turns so far. A turn is:
+ * encode what is not, build the prefix, prefill it unless it is the one in the timeline,
+ * then sample and append one token at a time. A second turn computes exactly what a
+ * fresh run would.                                                                     */
 #include "core/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -16,19 +15,7 @@ enum {
     DEFAULT_MAX_TOKENS = 256
 };
 
-typedef struct {
-    char *question, *answer; /* owned */
-} turn;
-
-struct pali_dialog {
-    pali_engine *engine;
-    float *pixels;         /* [3][S][S]; NULL while there is no image */
-    int width, height;     /* of the original image */
-    pali_embeds *embeds;   /* NULL until encoded */
-    turn *turns;           /* [nturns], room for cap */
-    pali_turn_text *texts; /* the same, as lent to callers */
-    size_t nturns, cap;
-};
+typedef struct pali_dialog_turn turn;
 
 static double now(void) {
     struct timespec t;
@@ -53,6 +40,7 @@ const char *pali_stop_name(pali_stop s) {
 void pali_result_close(pali_result *r) {
     free(r->text);
     free(r->tokens);
+    free(r->logprobs);
     free(r->objects);
     *r = (pali_result){0};
 }
@@ -67,52 +55,60 @@ int pali_dialog_open(pali_engine *e, pali_dialog **out, pali_error *err) {
     return 0;
 }
 
-static void drop_image(pali_dialog *d) {
-    d->engine->backend->embeds_free(d->engine->model, d->embeds);
-    d->embeds = NULL;
-    free(d->pixels);
-    d->pixels = NULL;
+static void release(pali_engine *e, pali_seen **images, size_t n) {
+    while (n)
+        pali_reuse_release(e, images[--n]);
+    free(images);
 }
 
 void pali_dialog_close(pali_dialog *d) {
     if (!d)
         return;
-    drop_image(d);
+    release(d->engine, d->images, d->nimages);
     pali_dialog_drop_turns(d, d->nturns);
     free(d->turns);
     free(d->texts);
     free(d);
 }
 
-int pali_dialog_set_image(pali_dialog *d, const pali_image *image, bool forget, pali_error *err) {
-    int S = d->engine->weights->config.vision.S;
-    pali_image square = {0};
-    int rc = pali_image_resize(image, S, S, &square, err);
-    if (rc)
+int pali_dialog_set_images(pali_dialog *d, const pali_image *const *images, size_t n, bool forget,
+                           pali_error *err) {
+    pali_engine *e = d->engine;
+    size_t P = (size_t)e->weights->config.vision.P;
+    if (n > ((size_t)e->context - 8) / P)
+        return pali_fail(err, PALI_ELIMIT, "show fewer images, or make the context larger",
+                         "%zu images take %zu positions each, but the context has only %d", n, P,
+                         e->context);
+    pali_seen **seen = malloc((n + 1) * sizeof *seen);
+    int rc = seen ? 0 : pali_fail_nomem(err, "preparing the images");
+    size_t held = 0;
+    for (; held < n && !rc; held += !rc)
+        rc = pali_reuse_hold(e, images[held], &seen[held], err);
+    if (rc) {
+        release(e, seen, held);
         return rc;
-    float *pixels = malloc((size_t)3 * (size_t)S * (size_t)S * sizeof *pixels);
-    if (!pixels) {
-        pali_image_close(&square);
-        return pali_fail_nomem(err, "preparing the image");
     }
-    pali_image_normalize(&square, pixels);
-    pali_image_close(&square);
-    drop_image(d);
-    d->pixels = pixels;
-    d->width = image->width;
-    d->height = image->height;
+    release(e, d->images, d->nimages);
+    d->images = seen;
+    d->nimages = n;
+    d->width = images[0]->width;
+    d->height = images[0]->height;
     if (forget)
         pali_dialog_drop_turns(d, d->nturns);
     return 0;
 }
 
+int pali_dialog_set_image(pali_dialog *d, const pali_image *image, bool forget, pali_error *err) {
+    return pali_dialog_set_images(d, &image, 1, forget, err);
+}
+
 int pali_dialog_encode(pali_dialog *d, const pali_run *run, pali_error *err) {
-    if (!d->pixels)
+    if (!d->nimages)
         return pali_fail(err, PALI_EARG, "open an image first", "there is no image to ask about");
-    if (d->embeds)
-        return 0;
-    pali_engine *e = d->engine;
-    return e->backend->encode_image(e->model, d->pixels, run, &d->embeds, err);
+    int rc = 0;
+    for (size_t i = 0; i < d->nimages && !rc; i++)
+        rc = pali_reuse_encode(d->engine, d->images[i], run, err);
+    return rc;
 }
 
 /* --- turns ------------------------------------------------------------------------ */
@@ -165,6 +161,7 @@ typedef struct {
     char *text;
     size_t n, cap;
     int32_t *tokens; /* as sampled, the final eos included */
+    float *logprobs;
     size_t ntokens, tokens_cap;
 } answer;
 
@@ -203,15 +200,20 @@ static int answer_add(answer *a, const pali_tokenizer *tok, int32_t token, float
     return 0;
 }
 
-static int answer_keep_token(answer *a, int32_t token, pali_error *err) {
+static int answer_keep_token(answer *a, int32_t token, float logprob, pali_error *err) {
     if (a->ntokens == a->tokens_cap) {
         size_t cap = a->tokens_cap ? 2 * a->tokens_cap : 64;
         int32_t *tokens = realloc(a->tokens, cap * sizeof *tokens);
-        if (!tokens)
+        if (tokens)
+            a->tokens = tokens;
+        float *logprobs = realloc(a->logprobs, cap * sizeof *logprobs);
+        if (logprobs)
+            a->logprobs = logprobs;
+        if (!tokens || !logprobs)
             return pali_fail_nomem(err, "keeping the answer");
-        a->tokens = tokens;
         a->tokens_cap = cap;
     }
+    a->logprobs[a->ntokens] = logprob;
     a->tokens[a->ntokens++] = token;
     return 0;
 }
@@ -232,18 +234,30 @@ static int trace_inputs(pali_dialog *d, const pali_ask *ask, const int32_t *ids,
     pali_engine *e = d->engine;
     const pali_config *c = &e->weights->config;
     size_t S = (size_t)c->vision.S, P = (size_t)c->vision.P, D = (size_t)c->text.D;
-    float *embeds = malloc(P * D * sizeof *embeds);
-    int32_t *prefix = malloc((P + n) * sizeof *prefix);
-    int rc = embeds && prefix ? e->backend->embeds_read(e->model, d->embeds, embeds, err)
-                              : pali_fail_nomem(err, "writing tensors");
-    if (!rc) {
-        for (size_t i = 0; i < P; i++)
-            prefix[i] = c->image_token;
-        memcpy(prefix + P, ids, n * sizeof *ids);
-        trace(ask, "pixel_values", false, d->pixels, 3, 3, S, S);
-        trace(ask, "image_embeds", false, embeds, 2, P, D, 0);
-        trace(ask, "prefix_ids", true, prefix, 1, P + n, 0, 0);
+    size_t images = d->nimages * P;
+    float *pixels = malloc(3 * S * S * sizeof *pixels), *embeds = malloc(P * D * sizeof *embeds);
+    int32_t *prefix = malloc((images + n) * sizeof *prefix);
+    int rc = pixels && embeds && prefix ? 0 : pali_fail_nomem(err, "writing tensors");
+    for (size_t i = 0; i < d->nimages && !rc; i++) {
+        char number[24] = "", name[32];
+        if (i)
+            snprintf(number, sizeof number, "%zu", i + 1);
+        rc = e->backend->embeds_read(e->model, d->images[i]->embeds, embeds, err);
+        if (rc)
+            break;
+        pali_image_normalize(&d->images[i]->square, pixels);
+        snprintf(name, sizeof name, "pixel_values%s", number);
+        trace(ask, name, false, pixels, 3, 3, S, S);
+        snprintf(name, sizeof name, "image_embeds%s", number);
+        trace(ask, name, false, embeds, 2, P, D, 0);
     }
+    if (!rc) {
+        for (size_t i = 0; i < images; i++)
+            prefix[i] = c->image_token;
+        memcpy(prefix + images, ids, n * sizeof *ids);
+        trace(ask, "prefix_ids", true, prefix, 1, images + n, 0, 0);
+    }
+    free(pixels);
     free(embeds);
     free(prefix);
     return rc;
@@ -261,7 +275,7 @@ static int generate(pali_dialog *d, const pali_ask *ask, const pali_run *run, in
     int max_tokens = ask->max_tokens ? ask->max_tokens : DEFAULT_MAX_TOKENS;
     int32_t eos = pali_tokenizer_eos(e->tokenizer);
     for (;;) {
-        const float *logits = e->backend->logits(e->model);
+        const float *logits = a->ntokens ? e->backend->logits(e->model) : e->reuse.logits;
         trace(ask, "logits", false, logits, 1, V, 0, 0);
         /* Every turn of a seed gets its own stretch of random numbers. */
         uint64_t counter = (uint64_t)d->nturns << 32 | a->ntokens;
@@ -271,7 +285,7 @@ static int generate(pali_dialog *d, const pali_ask *ask, const pali_run *run, in
         if (token < 0)
             return pali_fail(err, PALI_EFORMAT, "the weights are damaged: download them again",
                              "the model computed no usable logits");
-        int rc = answer_keep_token(a, token, err);
+        int rc = answer_keep_token(a, token, logprob, err);
         if (token == eos) {
             *stop = PALI_STOP_EOS;
             return rc;
@@ -293,7 +307,7 @@ static int generate(pali_dialog *d, const pali_ask *ask, const pali_run *run, in
 /* Ids of the question with as much history as fits beside an answer. */
 static int build_prefix(pali_dialog *d, const char *prompt, const pali_ask *ask, int32_t **ids,
                         size_t *n, size_t *used, pali_error *err) {
-    int space = d->engine->context - d->engine->weights->config.vision.P;
+    int space = d->engine->context - (int)d->nimages * d->engine->weights->config.vision.P;
     int max_tokens = ask->max_tokens ? ask->max_tokens : DEFAULT_MAX_TOKENS;
     int reserve = max_tokens < space / 2 ? max_tokens : space / 2;
 
@@ -330,27 +344,29 @@ int pali_dialog_ask(pali_dialog *d, const char *prompt, const pali_ask *ask, con
         rc = build_prefix(d, prompt, ask, &ids, &nids, &out->turns_used, err);
     if (rc)
         goto out;
-    out->prefix_tokens = c->vision.P + (int)nids;
+    out->prefix_tokens = (int)d->nimages * c->vision.P + (int)nids;
 
     double t0 = now();
-    bool encoded = d->embeds != NULL;
+    bool encoded = true;
+    for (size_t i = 0; i < d->nimages; i++)
+        encoded = encoded && d->images[i]->embeds;
     rc = pali_dialog_encode(d, run, err);
     double t1 = now();
     out->encode_s = encoded ? 0 : t1 - t0;
     if (!rc)
         rc = trace_inputs(d, ask, ids, nids, err);
     t1 = now();
-    if (!rc) {
-        const pali_embeds *embeds[] = {d->embeds};
-        rc = e->backend->prefill(e->model, embeds, 1, ids, (int)nids, run, err);
-    }
+    if (!rc)
+        rc = pali_reuse_prefix(e, d->images, d->nimages, ids, nids, run, &out->reused, err);
     double t2 = now();
-    out->prefill_s = t2 - t1;
+    out->prefill_s = out->reused ? 0 : t2 - t1;
     if (!rc)
         rc = generate(d, ask, run, e->context - out->prefix_tokens, scratch, &a, &out->stop, err);
     out->decode_s = now() - t2;
-    if (rc && rc != PALI_ECANCEL)
+    if (rc && rc != PALI_ECANCEL) {
+        pali_reuse_forget_prefix(e);
         goto out;
+    }
     rc = answer_add(&a, e->tokenizer, -1, 0, err);
     if (!rc)
         rc = pali_locate(a.text, a.n, d->width, d->height, &out->objects, &out->nobjects, err);
@@ -361,14 +377,17 @@ int pali_dialog_ask(pali_dialog *d, const char *prompt, const pali_ask *ask, con
     trace(ask, "output_ids", true, a.tokens, 1, a.ntokens, 0, 0);
     out->text = a.text;
     out->tokens = a.tokens;
+    out->logprobs = a.logprobs;
     out->ntokens = a.ntokens - (out->stop == PALI_STOP_EOS);
     a.text = NULL;
     a.tokens = NULL;
+    a.logprobs = NULL;
 out:
     if (rc)
         pali_result_close(out);
     free(a.text);
     free(a.tokens);
+    free(a.logprobs);
     free(ids);
     free(scratch);
     return rc;

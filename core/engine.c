@@ -12,7 +12,7 @@
 
 enum {
     TEXT_ROOM = 1024
-}; /* default positions beside the image: question, history, answer */
+}; /* default positions beside the images: question, history, answer */
 
 static int open_tokenizer(pali_engine *e, const char *dir, pali_error *err) {
     char path[PATH_MAX];
@@ -30,9 +30,9 @@ static int open_tokenizer(pali_engine *e, const char *dir, pali_error *err) {
     return 0;
 }
 
-int pali_default_context(const pali_config *c) {
+int pali_default_context(const pali_config *c, int images) {
     int most = c->text.max_positions, P = c->vision.P;
-    return most - P < TEXT_ROOM ? most : P + TEXT_ROOM;
+    return (most - TEXT_ROOM) / P < images ? most : images * P + TEXT_ROOM;
 }
 
 int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_engine **out,
@@ -53,7 +53,14 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
 
     const pali_config *c = &e->weights->config;
     int most = c->text.max_positions, P = c->vision.P;
-    e->context = o->context ? o->context : pali_default_context(c);
+    int images = o->images > 1 ? o->images : 1;
+    if (images > (most - 8) / P) {
+        rc =
+            pali_fail(err, PALI_EARG, "show it fewer images",
+                      "this model takes at most %d images of %d positions each", (most - 8) / P, P);
+        goto fail;
+    }
+    e->context = o->context ? o->context : pali_default_context(c, images);
     if (e->context > most || e->context < P + 8) {
         rc = pali_fail(err, PALI_EARG, "leave the context at its default",
                        "a context of %d positions does not work: this model takes %d to %d",
@@ -85,6 +92,7 @@ fail:
 void pali_engine_close(pali_engine *e) {
     if (!e)
         return;
+    pali_reuse_close(e);
     if (e->model)
         e->backend->close(e->model);
     pali_tokenizer_close(e->tokenizer);

@@ -1,8 +1,10 @@
-/* engine.h - what an open engine is made of; for core/engine.c and core/dialog.c only. */
+/* engine.h - what an open engine and a dialog are made of; for engine.c, dialog.c, score.c and
+ * reuse.c only. */
 #ifndef PALI_ENGINE_H
 #define PALI_ENGINE_H
 
 #include "core/pali.h"
+#include "core/reuse.h"
 #include "core/tokenizer.h"
 #include "core/weights.h"
 
@@ -10,10 +12,23 @@ struct pali_engine {
     pali_weights *weights;     /* owned */
     pali_tokenizer *tokenizer; /* owned */
     const pali_backend *backend;
-    pali_model *model;   /* owned; one timeline, started anew by every turn */
+    pali_model *model;   /* owned; one timeline for all dialogs */
     pali_error fallback; /* why not the graphics card, when "auto" took the CPU */
     int context;         /* positions of the timeline */
     int32_t vocab;       /* ids below are sampled: min(tokenizer, embedding rows) */
+    pali_reuse reuse;
+};
+
+struct pali_dialog {
+    pali_engine *engine;
+    pali_seen **images; /* [nimages], held; NULL: none */
+    size_t nimages;
+    int width, height; /* of the first one's original */
+    struct pali_dialog_turn {
+        char *question, *answer; /* owned */
+    } * turns;                   /* [nturns], room for cap */
+    pali_turn_text *texts;       /* the same, as lent to callers */
+    size_t nturns, cap;
 };
 
 #endif

@@ -1,7 +1,7 @@
 /* pali.h - the public face of core: a loaded model, and conversations about images.
  *
- * pali_engine is a loaded model. pali_dialog is one conversation about one image on
- * an engine: it owns the image embeddings, the turns so far and the timeline.
+ * pali_engine is a loaded model. pali_dialog is one conversation about one image, or
+ * several, on an engine: it owns the turns so far.
  * Callers see text, boxes and numbers, never tensors. One thread at a time may use
  * an engine and its dialogs; cancel may be set from any thread.                   */
 #ifndef PALI_H
@@ -26,7 +26,8 @@ typedef struct {
     const char *model_dir; /* directory with config.json, *.safetensors, tokenizer.model */
     const char *backend;   /* "auto", "cpu", "cuda"; NULL = "auto" */
     int threads;           /* 0 = one per core */
-    int context; /* positions of the key/value cache; 0 = image + 1024, at most the model's */
+    int context; /* positions of the key/value cache; 0 = images + 1024, at most the model's */
+    int images;  /* to make room for when context is 0; 0 = 1 */
 } pali_engine_options;
 
 typedef struct {
@@ -43,7 +44,7 @@ typedef struct {
 } pali_engine_info;
 
 /* The context of an engine that was asked for none: image + 1024, at most the model's. */
-int pali_default_context(const pali_config *c);
+int pali_default_context(const pali_config *c, int images);
 
 /* Opens files, tokenizer and backend. Close with pali_engine_close, after its dialogs. */
 int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_engine **out,
@@ -64,7 +65,8 @@ typedef struct {
 /* A tensor handed out for comparison with a reference (--dump). */
 typedef struct {
     const char
-        *name;   /* pixel_values, image_embeds, prefix_ids, logits, output_ids (eos included) */
+        *name;   /* pixel_values, image_embeds (of further images: pixel_values2, ..), prefix_ids,
+                    logits, output_ids (eos included) */
     bool is_int; /* int32, else float32 */
     int ndim;
     size_t shape[3];
@@ -94,11 +96,13 @@ typedef struct {
     char *text;      /* the whole answer, UTF-8; owned by the result */
     int32_t *tokens; /* its ids, eos not included */
     size_t ntokens;
-    pali_object *objects; /* boxes found in it, in pixels of the original image */
+    float *logprobs;      /* [ntokens] of the tokens, before temperature */
+    pali_object *objects; /* boxes found in it, in pixels of the original (first) image */
     size_t nobjects;
     pali_stop stop;
     int prefix_tokens;                    /* T of the prefill, image tokens included */
     size_t turns_used;                    /* earlier turns in the prefix */
+    bool reused;                          /* the prefix was still there: no prefill */
     double encode_s, prefill_s, decode_s; /* seconds; encode_s is 0 when embeddings were cached */
 } pali_result;
 void pali_result_close(pali_result *r);
@@ -108,8 +112,11 @@ void pali_dialog_close(pali_dialog *d);
 
 /* Makes image (copied as far as needed; may be closed after) the subject. The turns
  * so far are forgotten when forget is true. Encoding happens in the first ask, or now
- * with pali_dialog_encode. */
+ * with pali_dialog_encode; pictures that the engine remembers are not encoded again. */
 int pali_dialog_set_image(pali_dialog *d, const pali_image *image, bool forget, pali_error *err);
+/* The same for n images, n > 0, in this order. PALI_ELIMIT when they leave no room for a question. */
+int pali_dialog_set_images(pali_dialog *d, const pali_image *const *images, size_t n, bool forget,
+                           pali_error *err);
 int pali_dialog_encode(pali_dialog *d, const pali_run *run, pali_error *err);
 
 /* Asks one question. On success, and on cancel (stop = PALI_STOP_CANCEL, the partial
@@ -117,6 +124,19 @@ int pali_dialog_encode(pali_dialog *d, const pali_run *run, pali_error *err);
  * empty and the dialog is as before. Close *out with pali_result_close. */
 int pali_dialog_ask(pali_dialog *d, const char *prompt, const pali_ask *ask, const pali_run *run,
                     pali_result *out, pali_error *err);
+
+/* How well a text fits as the answer to a prompt: its log-probability given the dialog's
+ * images and the prompt, the end of the answer included, and over how many tokens that is
+ * the sum. sum / tokens compares texts of different lengths. */
+typedef struct {
+    double sum;
+    int tokens;
+} pali_score;
+
+/* Scores n texts into out [n]. The prompt goes alone, without the turns so far, and is read
+ * once for all texts. Changes nothing in the dialog. PALI_ELIMIT: a text is too long. */
+int pali_dialog_score(pali_dialog *d, const char *prompt, const char *const *texts, size_t n,
+                      const pali_run *run, pali_score *out, pali_error *err);
 
 /* The turns so far, oldest first; borrowed until the dialog changes. */
 size_t pali_dialog_turns(const pali_dialog *d, const pali_turn_text **out);
