@@ -239,7 +239,7 @@ static int trace_inputs(pali_dialog *d, const pali_ask *ask, const int32_t *ids,
     int32_t *prefix = malloc((images + n) * sizeof *prefix);
     int rc = pixels && embeds && prefix ? 0 : pali_fail_nomem(err, "writing tensors");
     for (size_t i = 0; i < d->nimages && !rc; i++) {
-        char number[24] = "", name[32];
+        char number[24] = "", name[48];
         if (i)
             snprintf(number, sizeof number, "%zu", i + 1);
         rc = e->backend->embeds_read(e->model, d->images[i]->embeds, embeds, err);
