@@ -43,7 +43,7 @@ typedef struct {
     bool card;             /* and there is one, so that the user should know */
 } pali_engine_info;
 
-/* The context of an engine that was asked for none: image + 1024, at most the model's. */
+/* The context of an engine that was asked for none: images + 1024, at most the model's. */
 int pali_default_context(const pali_config *c, int images);
 
 /* Opens files, tokenizer and backend. Close with pali_engine_close, after its dialogs. */
