@@ -11,7 +11,8 @@ check() { # folder, forbidden pattern
 check core 'ui/|app/|gpu/|ncurses|curses|readline|chafa|cuda|cublas'
 check ui 'core/|app/|gpu/|cuda|cublas'
 check gpu 'ui/|app/|tests/|ncurses|readline|chafa|cub/|cooperative_groups|cuda_bf16|cuda_fp16'
+# The sandbox's processes are its own, and end themselves.
 hits=$(grep -rnE '\b(exit|_exit|abort|printf|puts|perror)\(' core gpu --include='*.c' --include='*.cc' --include='*.cu' --include='*.cuh' |
-    grep -vE 'snprintf|vsnprintf')
+    grep -vE 'snprintf|vsnprintf|^core/image_sandbox.c:[0-9]+: +_exit')
 [ -z "$hits" ] || { echo "layers: core or gpu prints or exits: $hits" >&2; bad=1; }
 exit $bad
