@@ -17,13 +17,13 @@ WERROR ?= $(if $(CI),1,0)
 
 DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
                 libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev libseccomp-dev \
-                libwebp-dev liblcms2-dev
+                libwebp-dev liblcms2-dev libcurl4-openssl-dev
 DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev libheif-dev
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA := $(or $(CUDA),$(if $(shell command -v $(NVCC)),1,0))
 ARCH ?= sm_90
 LIBS_USED = sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng libseccomp \
-            libwebp libwebpdemux lcms2 $(HEIF)
+            libwebp libwebpdemux lcms2 libcurl $(HEIF)
 # HEIC and AVIF are read where libheif is there.
 HEIF = $(eval HEIF := $(shell $(PKG_CONFIG) --exists libheif && echo libheif))$(HEIF)
 
@@ -174,7 +174,7 @@ layers:
 # --- fuzzing: libFuzzer under ASan and UBSan; SECONDS is per target ------------------
 SECONDS_EACH = $(if $(filter command%,$(origin SECONDS)),$(SECONDS),60)
 fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(fuzz_src))
-fuzz_obj := $(patsubst %,build/fuzz/%.o,$(core_src) $(ui_src) app/chatfile.c)
+fuzz_obj := $(patsubst %,build/fuzz/%.o,$(core_src) $(ui_src) app/chatfile.c app/hub_api.c)
 FUZZ_FLAGS := -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 build/fuzz/%.c.o: %.c
 	@mkdir -p $(@D)

@@ -16,15 +16,8 @@
 #include <sys/stat.h>
 
 enum {
-    PART_MAX = 96,
-    REVISION_MAX = 200,
     PATH_MAX_BYTES = 4096
 };
-
-typedef struct {
-    char org[PART_MAX + 1], name[PART_MAX + 1];
-    char revision[REVISION_MAX + 1]; /* "" when the user named none */
-} model_id;
 
 /* --- paths ----------------------------------------------------------------------- */
 
@@ -48,19 +41,28 @@ static bool set(const char *s) {
     return s && *s;
 }
 
-/* The cache folder, "~/" expanded as the hub's own tools do. False when there is none. */
-static bool cache_folder(const pali_hub_env *env, char out[PATH_MAX_BYTES]) {
-    const char *base = set(env->hf_hub_cache) ? env->hf_hub_cache
-                       : set(env->hf_home)    ? env->hf_home
-                       : set(env->xdg_cache)  ? env->xdg_cache
-                                              : "~/.cache";
-    const char *rest = set(env->hf_hub_cache) ? ""
-                       : set(env->hf_home)    ? "/hub"
-                                              : "/huggingface/hub";
+/* base then rest, "~/" expanded as the hub's own tools do. False when that cannot be. */
+static bool expand(const pali_hub_env *env, const char *base, const char *rest,
+                   char out[PATH_MAX_BYTES]) {
     bool tilde = base[0] == '~' && (base[1] == '/' || !base[1]);
     if (tilde && !set(env->home))
         return false;
     return build(out, "%s%s%s", tilde ? env->home : "", tilde ? base + 1 : base, rest);
+}
+
+static bool home_folder(const pali_hub_env *env, const char *rest, char out[PATH_MAX_BYTES]) {
+    char below[64];
+    snprintf(below, sizeof below, "%s%s", set(env->hf_home) ? "" : "/huggingface", rest);
+    return expand(env,
+                  set(env->hf_home)     ? env->hf_home
+                  : set(env->xdg_cache) ? env->xdg_cache
+                                        : "~/.cache",
+                  below, out);
+}
+
+static bool cache_folder(const pali_hub_env *env, char out[PATH_MAX_BYTES]) {
+    return set(env->hf_hub_cache) ? expand(env, env->hf_hub_cache, "", out)
+                                  : home_folder(env, "/hub", out);
 }
 
 /* --- names ------------------------------------------------------------------------- */
@@ -72,7 +74,7 @@ static bool is_word(char c) {
 
 /* One part of an id: what the hub lets people register. */
 static bool is_part(const char *s, size_t n) {
-    if (n == 0 || n > PART_MAX || s[0] == '.' || s[0] == '-')
+    if (n == 0 || n > PALI_HUB_PART_MAX || s[0] == '.' || s[0] == '-')
         return false;
     for (size_t i = 0; i < n; i++)
         if (!is_word(s[i]) || (i && s[i] == s[i - 1] && (s[i] == '.' || s[i] == '-')))
@@ -80,9 +82,8 @@ static bool is_part(const char *s, size_t n) {
     return true;
 }
 
-/* A branch, tag, commit or refs/pr/1: parts with slashes between them. */
-static bool is_revision(const char *s) {
-    if (strlen(s) > REVISION_MAX)
+bool pali_hub_is_revision(const char *s) {
+    if (strlen(s) > PALI_HUB_REVISION_MAX)
         return false;
     for (;;) {
         const char *slash = strchr(s, '/');
@@ -99,18 +100,19 @@ static bool is_revision(const char *s) {
 }
 
 /* A commit names one folder. */
-static bool is_commit(const char *s) {
-    return *s && strlen(s) <= 64 && strspn(s, "0123456789abcdef") == strlen(s);
+bool pali_hub_is_commit(const char *s) {
+    return *s && strlen(s) <= PALI_HUB_COMMIT_MAX && strspn(s, "0123456789abcdef") == strlen(s);
 }
 
-static bool parse_id(const char *text, model_id *id) {
+bool pali_hub_parse_id(const char *text, pali_hub_id *id) {
     memset(id, 0, sizeof *id);
     const char *at = strchr(text, '@'), *slash = strchr(text, '/');
     size_t n = at ? (size_t)(at - text) : strlen(text);
-    if (n > PART_MAX || !slash || slash >= text + n || !is_part(text, (size_t)(slash - text)) ||
+    if (n > PALI_HUB_PART_MAX || !slash || slash >= text + n ||
+        !is_part(text, (size_t)(slash - text)) ||
         !is_part(slash + 1, (size_t)(text + n - slash - 1)))
         return false;
-    if (at && !is_revision(at + 1))
+    if (at && !pali_hub_is_revision(at + 1))
         return false;
     snprintf(id->org, sizeof id->org, "%.*s", (int)(slash - text), text);
     snprintf(id->name, sizeof id->name, "%.*s", (int)(text + n - slash - 1), slash + 1);
@@ -121,16 +123,16 @@ static bool parse_id(const char *text, model_id *id) {
 
 /* --- the cache ----------------------------------------------------------------------- */
 
-/* The commit that refs/revision of the model's folder names; false when there is none. */
-static bool read_ref(const char *model, const char *revision, char commit[65]) {
+bool pali_hub_read_ref(const char *model, const char *revision,
+                       char commit[PALI_HUB_COMMIT_MAX + 1]) {
     char path[PATH_MAX_BYTES], *text;
     size_t n;
     if (!build(path, "%s/refs/%s", model, revision) || pali_file_read(path, 256, &text, &n, NULL))
         return false;
     text[strcspn(text, " \t\r\n")] = '\0';
-    bool good = is_commit(text);
+    bool good = pali_hub_is_commit(text);
     if (good)
-        snprintf(commit, 65, "%s", text);
+        snprintf(commit, PALI_HUB_COMMIT_MAX + 1, "%s", text);
     free(text);
     return good;
 }
@@ -147,7 +149,7 @@ static bool newest_snapshot(const char *model, char out[PATH_MAX_BYTES]) {
     struct timespec best = {0};
     for (struct dirent *e; (e = readdir(d));) {
         struct stat st;
-        if (!is_commit(e->d_name) || !build(path, "%s/snapshots/%s", model, e->d_name) ||
+        if (!pali_hub_is_commit(e->d_name) || !build(path, "%s/snapshots/%s", model, e->d_name) ||
             stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
             continue;
         if (found && (st.st_mtim.tv_sec < best.tv_sec ||
@@ -161,13 +163,13 @@ static bool newest_snapshot(const char *model, char out[PATH_MAX_BYTES]) {
 }
 
 /* The folder of the snapshot that id means; false when the cache has none. */
-static bool find_snapshot(const char *model, const model_id *id, char out[PATH_MAX_BYTES]) {
-    char commit[65];
-    if (read_ref(model, *id->revision ? id->revision : "main", commit))
+static bool find_snapshot(const char *model, const pali_hub_id *id, char out[PATH_MAX_BYTES]) {
+    char commit[PALI_HUB_COMMIT_MAX + 1];
+    if (pali_hub_read_ref(model, *id->revision ? id->revision : "main", commit))
         return build(out, "%s/snapshots/%s", model, commit) && pali_file_is_folder(out);
     if (*id->revision)
-        return is_commit(id->revision) && build(out, "%s/snapshots/%s", model, id->revision) &&
-               pali_file_is_folder(out);
+        return pali_hub_is_commit(id->revision) &&
+               build(out, "%s/snapshots/%s", model, id->revision) && pali_file_is_folder(out);
     return newest_snapshot(model, out);
 }
 
@@ -198,19 +200,18 @@ static int find_on_disk(const char *name, char *dir, size_t size, pali_error *er
     return answer(name, dir, size, err);
 }
 
-static int find_in_cache(const pali_hub_env *env, const model_id *id, char *dir, size_t size,
+static int find_in_cache(const pali_hub_env *env, const pali_hub_id *id, char *dir, size_t size,
                          pali_error *err) {
     char hint[sizeof err->hint];
-    int n = snprintf(hint, sizeof hint,
-                     "accept its licence on its page, then: huggingface-cli download %s/%s%s%s",
-                     id->org, id->name, *id->revision ? " --revision " : "", id->revision);
+    int n = snprintf(hint, sizeof hint, "download it: pali pull %s/%s%s%s", id->org, id->name,
+                     *id->revision ? "@" : "", id->revision);
     if (n < 0 || (size_t)n >= sizeof hint) /* half a command helps nobody */
-        snprintf(hint, sizeof hint, "accept its licence on its page, then download it");
+        snprintf(hint, sizeof hint, "download it with pali pull");
 
     char cache[PATH_MAX_BYTES], model[PATH_MAX_BYTES], snapshot[PATH_MAX_BYTES];
-    if (!cache_folder(env, cache))
-        return pali_fail(err, PALI_EIO, "set HF_HOME, or name the model's folder",
-                         "%s/%s: cannot tell where the Hugging Face cache is", id->org, id->name);
+    int rc = pali_hub_cache(env, cache, sizeof cache, err);
+    if (rc)
+        return rc;
     if (!build(model, "%s/models--%s--%s", cache, id->org, id->name))
         return pali_fail(err, PALI_EARG, "use a shorter path", "%s: the path is too long",
                          pali_file_brief(cache));
@@ -234,6 +235,23 @@ static int find_in_cache(const pali_hub_env *env, const model_id *id, char *dir,
     return answer(snapshot, dir, size, err);
 }
 
+static int answer_folder(bool known, const char *folder, char *dir, size_t size, pali_error *err) {
+    if (!known)
+        return pali_fail(err, PALI_EIO, "set HF_HOME, or name the model's folder",
+                         "cannot tell where the Hugging Face cache is");
+    return answer(folder, dir, size, err);
+}
+
+int pali_hub_cache(const pali_hub_env *env, char *dir, size_t size, pali_error *err) {
+    char folder[PATH_MAX_BYTES];
+    return answer_folder(cache_folder(env, folder), folder, dir, size, err);
+}
+
+int pali_hub_home(const pali_hub_env *env, char *dir, size_t size, pali_error *err) {
+    char folder[PATH_MAX_BYTES];
+    return answer_folder(home_folder(env, "", folder), folder, dir, size, err);
+}
+
 int pali_hub_find(const pali_hub_env *env, const char *name, char *dir, size_t size,
                   pali_error *err) {
     static const char example[] =
@@ -243,8 +261,8 @@ int pali_hub_find(const pali_hub_env *env, const char *name, char *dir, size_t s
     int rc = find_on_disk(name, dir, size, err);
     if (rc <= 0)
         return rc;
-    model_id id;
-    if (parse_id(name, &id))
+    pali_hub_id id;
+    if (pali_hub_parse_id(name, &id))
         return find_in_cache(env, &id, dir, size, err);
     bool path = name[0] == '/' || name[0] == '.' || name[0] == '~';
     return pali_fail(err, path ? PALI_EIO : PALI_EARG, example,
