@@ -11,9 +11,9 @@
  * refuses is asked for at the hub again.                                             */
 #include "app/hub_http.h"
 
+#include "app/curl.h"
 #include "core/pali.h"
 
-#include <curl/curl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +25,7 @@ enum {
     CONNECTIONS_MAX = 16,
     HOPS_MAX = 8,
     ATTEMPTS = 6,        /* in a row, of one piece */
+    FIRST_ATTEMPTS = 3,  /* to reach the hub at all */
     PROGRESS = 64 << 10, /* bytes after which attempts are counted afresh */
     WAIT_MAX_S = 300,    /* a longer Retry-After is not waited for */
     CONNECT_S = 20,
@@ -99,22 +100,22 @@ static long now_ms(void) {
 
 /* False when url is not one of http or https. */
 static bool locate(const char *url, place *out) {
-    CURLU *u = curl_url();
+    CURLU *u = curl.curl_url();
     char *scheme = NULL, *host = NULL, *port = NULL;
-    bool good = u && !curl_url_set(u, CURLUPART_URL, url, 0) &&
-                !curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) &&
-                !curl_url_get(u, CURLUPART_HOST, &host, 0) &&
-                !curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
+    bool good = u && !curl.curl_url_set(u, CURLUPART_URL, url, 0) &&
+                !curl.curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) &&
+                !curl.curl_url_get(u, CURLUPART_HOST, &host, 0) &&
+                !curl.curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
     if (good) {
         out->https = !strcasecmp(scheme, "https");
         int n = snprintf(out->origin, sizeof out->origin, "%s://%s:%s", scheme, host, port);
         good =
             (out->https || !strcasecmp(scheme, "http")) && n > 0 && (size_t)n < sizeof out->origin;
     }
-    curl_free(scheme);
-    curl_free(host);
-    curl_free(port);
-    curl_url_cleanup(u);
+    curl.curl_free(scheme);
+    curl.curl_free(host);
+    curl.curl_free(port);
+    curl.curl_url_cleanup(u);
     return good;
 }
 
@@ -201,7 +202,7 @@ static int accept_answer(transfer *t, long status) {
     const char *id = f->h->o.id;
     uint64_t from = t->begin + t->got;
     curl_off_t length = -1;
-    curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    curl.curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
     t->accepted = true;
     if (!f->sink && status == 200)
         return 0;
@@ -248,7 +249,7 @@ static size_t on_body(char *p, size_t one, size_t n, void *user) {
     fetch *f = t->f;
     size_t all = one * n;
     long status = 0;
-    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl.curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
     if (status / 100 != 2) { /* the status says enough */
         t->ignored += all;
         return t->ignored > ERROR_BODY_MAX ? 0 : all;
@@ -282,10 +283,10 @@ static int start(transfer *t) {
     t->skip = t->ignored = 0;
     t->text[0] = '\0';
     CURL *e = t->easy;
-    if (curl_easy_setopt(e, CURLOPT_URL, t->url) ||
-        curl_easy_setopt(e, CURLOPT_RANGE, whole ? NULL : range) ||
-        curl_easy_setopt(e, CURLOPT_HTTPHEADER, at_home ? h->authorization : NULL) ||
-        curl_multi_add_handle(h->multi, e))
+    if (curl.curl_easy_setopt(e, CURLOPT_URL, t->url) ||
+        curl.curl_easy_setopt(e, CURLOPT_RANGE, whole ? NULL : range) ||
+        curl.curl_easy_setopt(e, CURLOPT_HTTPHEADER, at_home ? h->authorization : NULL) ||
+        curl.curl_multi_add_handle(h->multi, e))
         return pali_fail_nomem(f->err, "downloading");
     t->state = RUNNING;
     return 0;
@@ -302,7 +303,7 @@ static int begin_at_hub(transfer *t) {
 
 static void stop(hub_http *h, transfer *t) {
     if (t->state == RUNNING)
-        curl_multi_remove_handle(h->multi, t->easy);
+        curl.curl_multi_remove_handle(h->multi, t->easy);
     free(t->buffer);
     t->buffer = NULL;
     t->state = IDLE;
@@ -317,7 +318,7 @@ static int again(transfer *t, const char *why, long wait_s, long status) {
     if (t->got >= t->got_before + PROGRESS)
         t->failures = 0;
     t->got_before = t->got;
-    if (++t->failures >= ATTEMPTS || wait_s > WAIT_MAX_S) {
+    if (++t->failures >= (f->sink || status ? ATTEMPTS : FIRST_ATTEMPTS) || wait_s > WAIT_MAX_S) {
         if (status)
             return explain(h, t, status, f->err);
         return pali_fail(f->err, PALI_EIO, "check the network; what has come is kept", "%s: %s: %s",
@@ -335,7 +336,7 @@ static int again(transfer *t, const char *why, long wait_s, long status) {
 
 static int redirect(transfer *t) {
     char *to = NULL;
-    curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &to);
+    curl.curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &to);
     if (!to || strlen(to) >= sizeof t->url || ++t->hops > HOPS_MAX)
         return pali_fail(t->f->err, PALI_EIO, "is HF_ENDPOINT that of a Hugging Face hub?",
                          "%s: the hub sends us in circles", t->f->h->o.id);
@@ -356,13 +357,13 @@ static int finish(transfer *t, CURLcode code) {
     long status = 0;
     curl_off_t wait_s = 0;
     char why[CURL_ERROR_SIZE + 64];
-    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-    curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &wait_s);
-    curl_multi_remove_handle(h->multi, t->easy);
+    curl.curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl.curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &wait_s);
+    curl.curl_multi_remove_handle(h->multi, t->easy);
     t->state = IDLE;
     if (f->rc || (f->single && f->single != t))
         return f->rc;
-    snprintf(why, sizeof why, "%s", *t->text ? t->text : curl_easy_strerror(code));
+    snprintf(why, sizeof why, "%s", *t->text ? t->text : curl.curl_easy_strerror(code));
     if (is_final(code))
         return pali_fail(f->err, PALI_EIO, "check HF_ENDPOINT, the clock and the certificates",
                          "%s: %s: %s", h->o.id, h->o.endpoint, why);
@@ -448,10 +449,10 @@ static int dispatch(fetch *f) {
 static int collect(fetch *f) {
     CURLMsg *m;
     int left, rc = 0;
-    while (!rc && (m = curl_multi_info_read(f->h->multi, &left)))
+    while (!rc && (m = curl.curl_multi_info_read(f->h->multi, &left)))
         if (m->msg == CURLMSG_DONE) {
             transfer *t;
-            curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&t);
+            curl.curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&t);
             rc = finish(t, m->data.result);
         }
     return rc;
@@ -491,8 +492,8 @@ static int run(fetch *f) {
         if (atomic_load(h->o.cancel))
             return pali_fail(f->err, PALI_ECANCEL, "what has come is kept", "%s: stopped", h->o.id);
         rc = dispatch(f);
-        if (!rc && (curl_multi_poll(h->multi, NULL, 0, patience(f), NULL) ||
-                    curl_multi_perform(h->multi, &running)))
+        if (!rc && (curl.curl_multi_poll(h->multi, NULL, 0, patience(f), NULL) ||
+                    curl.curl_multi_perform(h->multi, &running)))
             rc = pali_fail_nomem(f->err, "downloading");
         if (!rc)
             rc = collect(f);
@@ -561,28 +562,30 @@ static bool is_token(const char *s) {
 }
 
 static int set_up(transfer *t, const hub_http_options *o) {
-    CURL *e = t->easy = curl_easy_init();
+    CURL *e = t->easy = curl.curl_easy_init();
     /* HTTP/1.1: several ranges over one connection of HTTP/2 would share its one window.
      * libcurl ignores SIGPIPE while it writes, as long as CURLOPT_NOSIGNAL is not set. */
-    return !e || curl_easy_setopt(e, CURLOPT_PRIVATE, t) ||
-           curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body) ||
-           curl_easy_setopt(e, CURLOPT_WRITEDATA, t) ||
-           curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header) ||
-           curl_easy_setopt(e, CURLOPT_HEADERDATA, t) ||
-           curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->text) ||
-           curl_easy_setopt(e, CURLOPT_USERAGENT, "pali/" PALI_VERSION) ||
-           curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) ||
-           curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S) ||
-           curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1L) ||
-           curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)o->stall_s) ||
-           curl_easy_setopt(e, CURLOPT_BUFFERSIZE, 256L << 10);
+    return !e || curl.curl_easy_setopt(e, CURLOPT_PRIVATE, t) ||
+           curl.curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body) ||
+           curl.curl_easy_setopt(e, CURLOPT_WRITEDATA, t) ||
+           curl.curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header) ||
+           curl.curl_easy_setopt(e, CURLOPT_HEADERDATA, t) ||
+           curl.curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->text) ||
+           curl.curl_easy_setopt(e, CURLOPT_USERAGENT, "pali/" PALI_VERSION) ||
+           curl.curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) ||
+           curl.curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S) ||
+           curl.curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1L) ||
+           curl.curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)o->stall_s) ||
+           curl.curl_easy_setopt(e, CURLOPT_BUFFERSIZE, 256L << 10);
 }
 
 int hub_http_open(const hub_http_options *options, hub_http **out, pali_error *err) {
     *out = NULL;
     bool token = options->token && *options->token;
+    if (app_curl_open(err))
+        return PALI_EUNSUPPORTED;
     hub_http *h = calloc(1, sizeof *h);
-    if (!h || curl_global_init(CURL_GLOBAL_DEFAULT)) {
+    if (!h || curl.curl_global_init(CURL_GLOBAL_DEFAULT)) {
         free(h);
         return pali_fail_nomem(err, "preparing a download");
     }
@@ -598,9 +601,9 @@ int hub_http_open(const hub_http_options *options, hub_http **out, pali_error *e
     char line[TOKEN_MAX + 32];
     if (!rc && token) {
         snprintf(line, sizeof line, "Authorization: Bearer %s", options->token);
-        h->authorization = curl_slist_append(NULL, line);
+        h->authorization = curl.curl_slist_append(NULL, line);
     }
-    h->multi = rc ? NULL : curl_multi_init();
+    h->multi = rc ? NULL : curl.curl_multi_init();
     bool failed = !h->multi || (token && !h->authorization);
     for (int i = 0; !rc && !failed && i < options->connections; i++)
         failed = set_up(&h->transfers[i], options);
@@ -618,9 +621,9 @@ void hub_http_close(hub_http *h) {
     if (!h)
         return;
     for (int i = 0; i < CONNECTIONS_MAX; i++)
-        curl_easy_cleanup(h->transfers[i].easy);
-    curl_slist_free_all(h->authorization);
-    curl_multi_cleanup(h->multi);
-    curl_global_cleanup();
+        curl.curl_easy_cleanup(h->transfers[i].easy);
+    curl.curl_slist_free_all(h->authorization);
+    curl.curl_multi_cleanup(h->multi);
+    curl.curl_global_cleanup();
     free(h);
 }

@@ -22,6 +22,8 @@ enum {
     OPT_THEME,
     OPT_RESUME,
     OPT_NO_SAVE,
+    OPT_REVISION,
+    OPT_YES,
     OPT_VERSION,
 };
 
@@ -66,6 +68,11 @@ static const struct {
     {OPT_RESUME, "resume", "[=ID]", "go on with a kept chat: the newest, or this one",
      APP_TAKES_CHAT},
     {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history", APP_TAKES_CHAT},
+
+    {0, "Models", NULL, NULL, 0},
+    {OPT_REVISION, "revision", "REV", "branch, tag or commit on the hub (main)",
+     APP_TAKES_REVISION},
+    {OPT_YES, "yes", NULL, "do it without asking", APP_TAKES_YES},
 
     {0, "Output", NULL, NULL, 0},
     {OPT_JSON, "json", NULL, "one JSON object a turn, one a line", APP_TAKES_JSON},
@@ -314,6 +321,11 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     case OPT_NO_SAVE:
         o->no_save = true;
         return 0;
+    case OPT_REVISION:
+        return parse_word("--revision", optarg, &o->revision, err);
+    case OPT_YES:
+        o->yes = true;
+        return 0;
     case OPT_DUMP:
         return parse_word("--dump", optarg, &o->dump, err);
     case 'v':
@@ -390,6 +402,10 @@ static int settle(app_options *o, pali_error *err) {
     o->env.tmux = getenv("TMUX");
     o->env.home = getenv("HOME");
     o->env.xdg_state = getenv("XDG_STATE_HOME");
+    o->env.hf_endpoint = getenv("HF_ENDPOINT");
+    o->env.hf_token = getenv("HF_TOKEN");
+    o->env.hf_token_path = getenv("HF_TOKEN_PATH");
+    o->env.hf_hub_offline = getenv("HF_HUB_OFFLINE");
     o->hub = (pali_hub_env){
         .hf_hub_cache = getenv("HF_HUB_CACHE"),
         .hf_home = getenv("HF_HOME"),

@@ -38,6 +38,9 @@ typedef struct app_options {
     const char *resume_id; /* NULL: the newest */
     bool no_save;
 
+    const char *revision; /* of a model on the hub; NULL: none */
+    bool yes;             /* no questions back */
+
     bool json, verbose;
     const char *dump; /* directory; NULL: none */
     bool help, version;
@@ -45,6 +48,7 @@ typedef struct app_options {
     pali_hub_env hub; /* where the hub's cache may be */
     struct {
         const char *term, *colorterm, *term_program, *tmux, *home, *xdg_state; /* may be NULL */
+        const char *hf_endpoint, *hf_token, *hf_token_path, *hf_hub_offline;
     } env;
 } app_options;
 

@@ -13,6 +13,7 @@
 
 enum {
     MESSAGE_BYTES = 2048,
+    STATUS_BYTES = 512,
     PROGRESS_INTERVAL_MS = 50
 };
 
@@ -104,10 +105,20 @@ static long now_ms(void) {
 void app_err_progress_clear(void) {
     if (!progress_columns)
         return;
-    char line[128];
+    char line[STATUS_BYTES];
     int n = snprintf(line, sizeof line, "\r%*s\r", (int)progress_columns, "");
     progress_columns = 0;
     write_all(STDERR_FILENO, line, (size_t)n);
+}
+
+/* Over the old text, in one write: it must not flicker. */
+void app_err_status(const char *text) {
+    char line[STATUS_BYTES];
+    size_t n = strlen(text);
+    if (progress_columns < n)
+        progress_columns = n < STATUS_BYTES - 4 ? n : STATUS_BYTES - 4;
+    int w = snprintf(line, sizeof line, "\r%-*s", (int)progress_columns, text);
+    write_all(STDERR_FILENO, line, (size_t)w < sizeof line ? (size_t)w : sizeof line - 1);
 }
 
 void app_err_progress(void *user, pali_stage stage, int done, int total) {
@@ -126,13 +137,10 @@ void app_err_progress(void *user, pali_stage stage, int done, int total) {
         return;
     shown = stage;
     shown_at = now;
-    /* Over the old text, in one write: it must not flicker. */
-    char text[64], line[160];
-    int n = total > 0
-                ? snprintf(text, sizeof text, "%s %3d%%", names[stage], (int)(100.0 * done / total))
-                : snprintf(text, sizeof text, "%s", names[stage]);
-    if (progress_columns < (size_t)n)
-        progress_columns = (size_t)n;
-    n = snprintf(line, sizeof line, "\r%-*s", (int)progress_columns, text);
-    write_all(STDERR_FILENO, line, (size_t)n);
+    char text[64];
+    if (total > 0)
+        snprintf(text, sizeof text, "%s %3d%%", names[stage], (int)(100.0 * done / total));
+    else
+        snprintf(text, sizeof text, "%s", names[stage]);
+    app_err_status(text);
 }

@@ -29,6 +29,8 @@ void app_err_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* For pali_run.progress: shows what a long call is doing, when anybody sees it. */
 void app_err_progress(void *user, pali_stage stage, int done, int total);
+/* Any other line of progress, to be seen on a terminal only. */
+void app_err_status(const char *text);
 void app_err_progress_clear(void);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "app/doctor.h"
 #include "app/interactive.h"
+#include "app/models.h"
 
 #include <string.h>
 
@@ -24,6 +25,20 @@ static const app_verb table[] = {
             "fits.\n",
         .takes = APP_TAKES_MODEL | APP_TAKES_JSON,
         .run = app_doctor_run,
+    },
+    {
+        .name = "pull",
+        .args = "ID[@REV]",
+        .help = "bring a model from the Hugging Face hub",
+        .about =
+            "\nInto the cache that the hub's own tools use; the folder is printed. A download "
+            "that\n"
+            "was interrupted goes on. Gated models need their licence accepted on their page and\n"
+            "a token: HF_TOKEN, or the file that `hf auth login` writes.\n",
+        .takes = APP_TAKES_REVISION,
+        .min_words = 1,
+        .max_words = 1,
+        .run = app_models_pull,
     },
 };
 enum {

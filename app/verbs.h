@@ -21,6 +21,8 @@ enum {
     APP_TAKES_ANSWER = 1 << 2, /* -n, -t, --top-k, --top-p, --seed */
     APP_TAKES_CHAT = 1 << 3,   /* --graphics, --theme, --resume, --no-save */
     APP_TAKES_JSON = 1 << 4,   /* --json */
+    APP_TAKES_REVISION = 1 << 5,
+    APP_TAKES_YES = 1 << 6,
 };
 
 enum {
