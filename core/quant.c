@@ -16,8 +16,7 @@ const float pali_nf4_code[16] = {
     0.440709829f,   0.562617004f,  0.722956836f,  1.0f,
 };
 
-/* Half way between neighbours, in float32. */
-static const float nf4_middle[15] = {
+const float pali_nf4_middle[15] = {
     -0.848096371f, -0.610632896f,  -0.45999527f,  -0.33967942f, -0.234607399f,
     -0.137911737f, -0.0455250181f, 0.0397901498f, 0.120255247f, 0.203521252f,
     0.292013764f,  0.389312536f,   0.501663446f,  0.64278692f,  0.861478448f,
@@ -240,7 +239,7 @@ void pali_nf4_codes(const pali_matrix *src, size_t group, const pali_quant_parts
             x[i] *= inv;
         for (int k = 0; k < 15; k++)
             for (int i = 0; i < B; i++)
-                code[i] += x[i] > nf4_middle[k];
+                code[i] += x[i] > pali_nf4_middle[k];
         unsigned char *out = q->codes + b * (B / 2);
         for (size_t i = 0; i < (n + 1) / 2; i++)
             out[i] = (unsigned char)(code[2 * i] << 4 | code[2 * i + 1]);

@@ -57,6 +57,7 @@ enum {
 #define PALI_INT8_STEP 0.007874015718698502f /* 1 / 127, as bitsandbytes has it */
 
 extern const float pali_nf4_code[16];
+extern const float pali_nf4_middle[15]; /* half way between neighbours, in float32 */
 extern const float pali_nf4_map[256]; /* bitsandbytes' "dynamic map" */
 
 /* A quantised matrix under construction: one block of memory in parts,

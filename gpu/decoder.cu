@@ -24,6 +24,14 @@ static void *cache(const pali_model *m, int layer, int which) {
     return m->kv + ((int64_t)layer * 2 + which) * c->K * m->positions * ld8(c->E) * 2;
 }
 
+static weight halves(const void *p, int64_t ld) {
+    weight w = {};
+    w.form = FORM_HALF;
+    w.w = p;
+    w.ld = ld;
+    return w;
+}
+
 /* --- one row ---------------------------------------------------------------------------- */
 
 /* row_x through one layer, at the position in m->state. */
@@ -37,8 +45,7 @@ static void row_layer(pali_model *m, int layer) {
     q.D = c->D;
     q.norm = l->attn_norm;
     q.eps = c->eps;
-    q.w = l->qkv;
-    q.ldw = ld;
+    q.w = halves(l->qkv, ld);
     q.H = c->H, q.K = c->K, q.E = c->E;
     q.state = m->state;
     q.rope = m->rope;
@@ -67,8 +74,7 @@ static void row_layer(pali_model *m, int layer) {
     add_args o = {};
     o.in = m->row_a;
     o.n = c->H * c->E;
-    o.w = l->o;
-    o.ldw = ld8(o.n);
+    o.w = halves(l->o, ld8(o.n));
     o.D = c->D;
     o.x = m->row_x;
     o.norm = l->post_attn_norm;
@@ -82,16 +88,14 @@ static void row_layer(pali_model *m, int layer) {
     g.D = c->D;
     g.norm = l->mlp_norm;
     g.eps = c->eps;
-    g.w = l->gate_up;
-    g.ldw = ld;
+    g.w = halves(l->gate_up, ld);
     g.rows = 2 * c->F;
     g.out = m->row_h;
     gated_step(m->half, &g, m->sms, m->stream);
 
     o.in = m->row_h;
     o.n = c->F;
-    o.w = l->down;
-    o.ldw = ld8(o.n);
+    o.w = halves(l->down, ld8(o.n));
     o.norm = l->post_mlp_norm;
     add_step(m->half, &o, m->stream);
 }
@@ -104,8 +108,7 @@ static int head(pali_model *m, pali_error *err) {
     g.D = c->D;
     g.norm = m->norm;
     g.eps = c->eps;
-    g.w = m->embed;
-    g.ldw = ld8(c->D);
+    g.w = halves(m->embed, ld8(c->D));
     g.rows = c->V;
     g.out = m->logits;
     g.cap = c->final_softcap;

@@ -23,6 +23,33 @@ typedef struct {
     int32_t token, position;
 } step_state;
 
+/* A weight matrix as a decode step reads it: rows of ld elements of 16 bits, of one byte, or of
+ * half a byte, always in steps of 16 bytes. Values of the quantised forms are core/quant.h's. */
+typedef enum {
+    FORM_HALF, /* T; ld a multiple of 8, zeros past the columns */
+    FORM_INT8, /* ld a multiple of 16, zeros past the columns */
+    FORM_NF4,  /* columns, so ld too, a multiple of 64: no block spans two rows */
+    FORMS
+} weight_form;
+
+typedef struct {
+    weight_form form;
+    const void *w;
+    int64_t ld;                       /* elements */
+    const float *scales;              /* INT8: [rows]; NF4: [rows][nf4_head(ld)] */
+    const unsigned char *scale_codes; /* NF4: [rows][ld / 64] */
+    const float *tables;              /* NF4: NF4_TABLES floats: codes, then the map */
+} weight;
+
+/* What a row of NF4 needs of its second level, whatever rows were its neighbours when it was
+ * quantised: [offset][blocks of its group before it, an integer][top of its groups ..]. */
+static __host__ __device__ __forceinline__ int nf4_head(int64_t ld) {
+    return (int)((ld / 64 + 254) / 256) + 3;
+}
+enum {
+    NF4_TABLES = 16 + 256
+};
+
 /* --- norm.cu: many rows ------------------------------------------------------------- */
 
 /* out[t] = (x[t] - mean) / sqrt(var + eps) * w + b, T rows of n; out of type T. */
@@ -80,8 +107,7 @@ typedef struct {
     int D;
     const float *norm; /* [D] */
     float eps;
-    const void *w; /* [(H + 2K) * E][ldw] */
-    int64_t ldw;
+    weight w; /* [(H + 2K) * E][D] */
     int H, K, E;
     const step_state *state;
     const float2 *rope;
@@ -111,10 +137,9 @@ int64_t attend_scratch(int H, int E);
 void attend_step(half_type half, const attend_args *a, int sms, cudaStream_t s);
 
 typedef struct {
-    const float *in; /* [ldw], zeros past n */
+    const float *in; /* [n], and zeros up to a multiple of 8 */
     int n;
-    const void *w; /* [D][ldw] */
-    int64_t ldw;
+    weight w; /* [D][n] */
     int D;
     float *x;          /* [D] residual: x += W in, through the norm when there is one */
     const float *norm; /* [D]: Gemma 2's post-norm; NULL: none */
@@ -129,8 +154,7 @@ typedef struct {
     int D;
     const float *norm;
     float eps;
-    const void *w; /* [2F][ldw]: gate 0, up 0, gate 1, .. */
-    int64_t ldw;
+    weight w; /* [2F][D]: gate 0, up 0, gate 1, .. */
     int rows; /* 2F; or V for the head */
     float *out;
     float cap; /* of the head */

@@ -221,6 +221,21 @@ template <class To, class From> static inline To emu_bits(From v) {
     memcpy(&out, &v, sizeof out);
     return out;
 }
+/* Never fused with a neighbour; -ffp-contract=off keeps that. */
+static inline float __fadd_rn(float a, float b) {
+    return a + b;
+}
+static inline float __fmul_rn(float a, float b) {
+    return a * b;
+}
+/* Bytes of b:a chosen by the nibbles of which; a sign nibble is not emulated. */
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned which) {
+    uint64_t both = (uint64_t)b << 32 | a;
+    unsigned out = 0;
+    for (int i = 0; i < 4; i++)
+        out |= (unsigned)(both >> (which >> 4 * i & 7) * 8 & 255) << 8 * i;
+    return out;
+}
 static inline unsigned __float_as_uint(float v) {
     return emu_bits<unsigned>(v);
 }

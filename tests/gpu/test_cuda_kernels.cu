@@ -1,6 +1,7 @@
 /* Every kernel of gpu/ alone, at awkward sizes, against plain loops in double. Outputs are
  * surrounded by a pattern that must survive, and each test runs in every scheduling order
  * with bitwise equal results. bf16 outputs may be off by half a unit of 2^-8, f16 of 2^-11. */
+#include "core/quant.h"
 #include "gpu/kernels.h"
 #include "tests/emu/control.h"
 
@@ -87,6 +88,64 @@ static void *halves(half_type half, int rows, int cols, int64_t ld, float size, 
     free(h);
     *plain = p;
     return d;
+}
+
+/* The same in another form: what core/quant.h makes of it, in rows as kernels.h wants them;
+ * *plain are the values that the codes mean. */
+static weight weights(weight_form form, half_type half, int rows, int cols, double **plain) {
+    weight w = {};
+    w.form = form;
+    w.ld = form == FORM_NF4 ? cols : form == FORM_INT8 ? (cols + 15) / 16 * 16 : up8(cols);
+    if (form == FORM_HALF) {
+        w.w = halves(half, rows, cols, w.ld, 1, plain);
+        return w;
+    }
+    size_t n = (size_t)rows * cols, pitch = (size_t)(form == FORM_NF4 ? cols / 2 : w.ld);
+    pali_dtype dtype = form == FORM_NF4 ? PALI_NF4 : PALI_INT8;
+    float *x = floats(n, 1), *read = floats(n, 0);
+    void *mem = NULL;
+    assert_int_equal(posix_memalign(&mem, PALI_QUANT_ALIGN, pali_quant_bytes(dtype, rows, cols)),
+                     0);
+    pali_quant_parts q = pali_quant_place(dtype, rows, cols, mem);
+    pali_matrix from = {};
+    from.dtype = PALI_F32;
+    from.rows = rows;
+    from.cols = cols;
+    from.data = x;
+    assert_int_equal(pali_quantize(&from, &q, NULL), 0);
+    pali_matrix m = pali_quant_matrix(&q);
+    pali_matrix_read(&m, 0, n, read);
+    *plain = (double *)malloc(n * sizeof **plain);
+    unsigned char *codes = (unsigned char *)calloc((size_t)rows, pitch);
+    assert_true(*plain && codes);
+    for (size_t i = 0; i < n; i++)
+        (*plain)[i] = read[i];
+    size_t bytes = form == FORM_NF4 ? pitch : (size_t)cols;
+    for (int r = 0; r < rows; r++)
+        memcpy(codes + (size_t)r * pitch, q.codes + (size_t)r * bytes, bytes);
+    w.w = device((size_t)rows * pitch, codes);
+    if (form == FORM_INT8) {
+        w.scales = (float *)device((size_t)rows * 4, q.scales);
+    } else {
+        int head = nf4_head(cols), blocks = cols / 64;
+        float *heads = floats((size_t)rows * head, 0), tables[NF4_TABLES];
+        for (int r = 0; r < rows; r++) {
+            int first = r * blocks, before = first % 256;
+            heads[r * head] = q.scales[q.groups];
+            memcpy(&heads[r * head + 1], &before, 4);
+            for (int g = 0; g < head - 2; g++)
+                if (first / 256 + g < (int)q.groups)
+                    heads[r * head + 2 + g] = q.scales[first / 256 + g];
+        }
+        memcpy(tables, pali_nf4_code, sizeof pali_nf4_code);
+        memcpy(tables + 16, pali_nf4_map, sizeof pali_nf4_map);
+        w.scales = (float *)device((size_t)rows * head * 4, heads);
+        w.scale_codes = (unsigned char *)device(q.blocks, q.scale_codes);
+        w.tables = (float *)device(sizeof tables, tables);
+        free(heads);
+    }
+    free(codes), free(x), free(read), free(mem);
+    return w;
 }
 
 static double tolerance(half_type half) {
@@ -413,9 +472,11 @@ static double product(const double *w, const double *x, int n) {
     return s;
 }
 
+static weight_form form = FORM_HALF; /* of the weights that the bodies below make */
+
 static void *qkv_body(half_type half, int D, size_t *bytes) {
     int H = 3, K = 1, E = 10, positions = 6, rows = (H + 2 * K) * E;
-    int64_t ld = up8(D), ldkv = up8(E);
+    int64_t ldkv = up8(E);
     float *x = floats(D, 2), *g = floats(D, 1);
     float2 turn[6 * 5];
     for (int i = 0; i < 30; i++)
@@ -424,8 +485,7 @@ static void *qkv_body(half_type half, int D, size_t *bytes) {
     step_state now = {0, 4};
     size_t kv = (size_t)(K * positions * ldkv) * 2;
     qkv_args a = {};
-    a.w = halves(half, rows, D, ld, 1, &w);
-    a.ldw = ld;
+    a.w = weights(form, half, rows, D, &w);
     a.x = (float *)device((size_t)D * 4, x);
     a.norm = (float *)device((size_t)D * 4, g);
     a.D = D, a.eps = 1e-6f, a.H = H, a.K = K, a.E = E;
@@ -471,7 +531,7 @@ static void *add_body(half_type half, int n, size_t *bytes) {
     for (int64_t i = n; i < ld; i++)
         in[i] = 0;
     double *w, *row = (double *)malloc((size_t)n * sizeof *row), sums[13], square = 0;
-    void *weights = halves(half, D, n, ld, 1, &w);
+    weight matrix = weights(form, half, D, n, &w);
     for (int i = 0; i < n; i++)
         row[i] = in[i];
     for (int r = 0; r < D; r++) {
@@ -485,8 +545,7 @@ static void *add_body(half_type half, int n, size_t *bytes) {
         add_args a = {};
         a.in = (float *)device((size_t)ld * 4, in);
         a.n = n;
-        a.w = weights;
-        a.ldw = ld;
+        a.w = matrix;
         a.D = D;
         a.x = (float *)device(*bytes, x);
         a.norm = post ? (float *)device(*bytes, g) : NULL;
@@ -512,15 +571,14 @@ static void *add_body(half_type half, int n, size_t *bytes) {
 
 static void *norm_gemv_body(half_type half, int D, size_t *bytes) {
     int F = 27, V = 101;
-    int64_t ld = up8(D);
     float *x = floats(D, 2), *g = floats(D, 1);
     double *gate, *head, *y = (double *)malloc((size_t)D * sizeof *y);
     normed(x, g, D, y);
     norm_gemv_args a = {};
     a.x = (float *)device((size_t)D * 4, x);
     a.norm = (float *)device((size_t)D * 4, g);
-    a.D = D, a.eps = 1e-6f, a.ldw = ld;
-    a.w = halves(half, 2 * F, D, ld, 1, &gate);
+    a.D = D, a.eps = 1e-6f;
+    a.w = weights(form, half, 2 * F, D, &gate);
     a.rows = 2 * F;
     a.out = (float *)device((size_t)F * 4, NULL);
     gated_step(half, &a, 1, 0);
@@ -531,7 +589,7 @@ static void *norm_gemv_body(half_type half, int D, size_t *bytes) {
         if (!(fabs(h[i] - want) <= 1e-4 * (1 + fabs(want))))
             fail_msg("gated_step, D %d, %d: %g, not %g", D, i, h[i], want);
     }
-    a.w = halves(half, V, D, ld, 1, &head);
+    a.w = weights(form, half, V, D, &head);
     a.rows = V;
     *bytes = (size_t)V * 4;
     a.out = (float *)device(*bytes, NULL);
@@ -557,6 +615,28 @@ static void cuda_kernels_step_products(void **unused) {
     in_every_order(norm_gemv_body, widths, WIDTHS);
     static const int inputs[] = {1, 8, 33, 2047, 2048, 2056, 4500};
     in_every_order(add_body, inputs, 7);
+}
+
+static void cuda_kernels_step_products_of_int8(void **unused) {
+    (void)unused;
+    static const int inputs[] = {1, 16, 17, 500, 513, 4096, 4500};
+    form = FORM_INT8;
+    in_every_order(qkv_body, inputs, 5);
+    in_every_order(norm_gemv_body, inputs, 5);
+    in_every_order(add_body, inputs, 7);
+    form = FORM_HALF;
+}
+
+/* 64 and 1088 columns: less than a warp's step and more; 8256 and 16384: several pieces of
+ * add_step, and rows of more than one group. */
+static void cuda_kernels_step_products_of_nf4(void **unused) {
+    (void)unused;
+    static const int inputs[] = {64, 320, 1088, 8256, 16384};
+    form = FORM_NF4;
+    in_every_order(qkv_body, inputs, 3);
+    in_every_order(norm_gemv_body, inputs, 3);
+    in_every_order(add_body, inputs, 5);
+    form = FORM_HALF;
 }
 
 /* size: keys. Several shapes of heads, from one chunk to more chunks than fit one round. */
@@ -636,6 +716,8 @@ int main(void) {
         cmocka_unit_test(cuda_kernels_rope),
         cmocka_unit_test(cuda_kernels_softmax),
         cmocka_unit_test(cuda_kernels_step_products),
+        cmocka_unit_test(cuda_kernels_step_products_of_int8),
+        cmocka_unit_test(cuda_kernels_step_products_of_nf4),
         cmocka_unit_test(cuda_kernels_attention_of_a_step),
     };
     return cmocka_run_group_tests_name("cuda_kernels", tests, NULL, NULL);
