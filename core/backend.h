@@ -12,8 +12,10 @@
 
 #include "core/error.h"
 #include "core/quant.h"
+#include "core/sample.h"
 #include "core/weights.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -54,6 +56,19 @@ typedef struct {
     size_t kv;        /* key/value cache */
     size_t workspace; /* activations and scratch, allocated once */
 } pali_memory;
+
+/* An answer that a backend samples itself. */
+typedef struct {
+    int32_t first; /* token picked already, where logits are old, and not handed out; or -1 */
+    pali_sampling sampling;
+    uint64_t counter; /* of the first draw; one more for every token */
+    int vocab;        /* ids below are picked */
+    int max;          /* tokens at most; there must be room for them */
+    int32_t eos;      /* the last token to be handed out, if it comes */
+    /* Gets every token in order; false: no more. */
+    bool (*token)(void *user, int32_t token, float logprob);
+    void *user;
+} pali_generation;
 
 typedef struct pali_backend {
     const char *name; /* "cpu", "cuda" */
@@ -99,6 +114,12 @@ typedef struct pali_backend {
     /* Takes the timeline back to its first n positions, not fewer than the prefix has: those
      * that follow are forgotten. Logits stay as they were. */
     int (*rewind)(pali_model *m, int n, pali_error *err);
+
+    /* NULL, or: from the logits of the last prefill or decode on, or from a token, what a
+     * loop of pali_sample and decode does, token for token and bit for bit, without waiting
+     * for the host between two tokens. Afterwards the timeline holds all tokens but the last
+     * that was handed out, and there are no logits. A stop is obeyed within two tokens. */
+    int (*generate)(pali_model *m, const pali_generation *g, const pali_run *run, pali_error *err);
 } pali_backend;
 
 /* The CPU backend: always there. */

@@ -267,41 +267,77 @@ static bool cancelled(const pali_run *run) {
     return run && run->cancel && atomic_load(run->cancel);
 }
 
-/* Samples and appends until the answer ends; *stop says why. */
-static int generate(pali_dialog *d, const pali_ask *ask, const pali_run *run, int room,
+/* What the answer's tokens go through, wherever they are sampled. */
+typedef struct {
+    const pali_engine *engine;
+    answer *a;
+    size_t max_tokens, room;
+    int32_t eos;
+    pali_stop stop;
+    int rc;
+    pali_error *err;
+} sink;
+
+/* false: the answer ends, stop says why, or rc what failed. */
+static bool take_token(void *user, int32_t token, float logprob) {
+    sink *s = user;
+    answer *a = s->a;
+    s->rc = answer_keep_token(a, token, logprob, s->err);
+    s->stop = PALI_STOP_EOS;
+    if (token == s->eos || s->rc)
+        return false;
+    s->rc = answer_add(a, s->engine->tokenizer, token, logprob, s->err);
+    s->stop = a->ntokens == s->max_tokens ? PALI_STOP_LENGTH : PALI_STOP_CONTEXT;
+    return s->rc == 0 && a->ntokens != s->max_tokens && a->ntokens != s->room;
+}
+
+/* Samples and appends until the answer ends; *stop says why. The first token is of the
+ * prefix's logits, which are kept; the backend's own are them unless it was reused. A backend
+ * that can generate by itself does so, but where the logits are asked for. */
+static int generate(pali_dialog *d, const pali_ask *ask, const pali_run *run, int room, bool reused,
                     void *scratch, answer *a, pali_stop *stop, pali_error *err) {
     pali_engine *e = d->engine;
     size_t V = (size_t)e->weights->config.text.V;
-    int max_tokens = ask->max_tokens ? ask->max_tokens : DEFAULT_MAX_TOKENS;
-    int32_t eos = pali_tokenizer_eos(e->tokenizer);
-    for (;;) {
+    int most = ask->max_tokens ? ask->max_tokens : DEFAULT_MAX_TOKENS;
+    /* Every turn of a seed gets its own stretch of random numbers. */
+    uint64_t counter = (uint64_t)d->nturns << 32;
+    sink s = {.engine = e,
+              .a = a,
+              .max_tokens = (size_t)most,
+              .room = (size_t)room,
+              .eos = pali_tokenizer_eos(e->tokenizer),
+              .err = err};
+    bool by_itself = e->backend->generate && !ask->on_tensor && room > 0, more = true;
+    int32_t token = -1;
+    int rc = 0;
+    while (rc == 0 && more && !(by_itself && (a->ntokens > 0 || !reused))) {
         const float *logits = a->ntokens ? e->backend->logits(e->model) : e->reuse.logits;
         trace(ask, "logits", false, logits, 1, V, 0, 0);
-        /* Every turn of a seed gets its own stretch of random numbers. */
-        uint64_t counter = (uint64_t)d->nturns << 32 | a->ntokens;
         float logprob;
-        int32_t token =
-            pali_sample(logits, (int)e->vocab, &ask->sampling, counter, scratch, &logprob);
+        token = pali_sample(logits, (int)e->vocab, &ask->sampling, counter + a->ntokens, scratch,
+                            &logprob);
         if (token < 0)
             return pali_fail(err, PALI_EFORMAT, "the weights are damaged: download them again",
                              "the model computed no usable logits");
-        int rc = answer_keep_token(a, token, logprob, err);
-        if (token == eos) {
-            *stop = PALI_STOP_EOS;
-            return rc;
-        }
-        if (!rc)
-            rc = answer_add(a, e->tokenizer, token, logprob, err);
-        if (rc)
-            return rc;
-        if (a->ntokens == (size_t)max_tokens || a->ntokens == (size_t)room) {
-            *stop = a->ntokens == (size_t)max_tokens ? PALI_STOP_LENGTH : PALI_STOP_CONTEXT;
-            return 0;
-        }
-        rc = cancelled(run) ? PALI_ECANCEL : e->backend->decode(e->model, token, run, err);
-        if (rc)
-            return rc;
+        more = take_token(&s, token, logprob);
+        if (more && !by_itself)
+            rc = cancelled(run) ? PALI_ECANCEL : e->backend->decode(e->model, token, run, err);
     }
+    if (more && by_itself) {
+        pali_generation g = {.first = token,
+                             .sampling = ask->sampling,
+                             .counter = counter + a->ntokens,
+                             .vocab = (int)e->vocab,
+                             .max = (most < room ? most : room) - (int)a->ntokens,
+                             .eos = s.eos,
+                             .token = take_token,
+                             .user = &s};
+        rc = e->backend->generate(e->model, &g, run, err);
+    }
+    rc = s.rc ? s.rc : rc;
+    if (!rc)
+        *stop = s.stop;
+    return rc;
 }
 
 /* Ids of the question with as much history as fits beside an answer. */
@@ -361,7 +397,8 @@ int pali_dialog_ask(pali_dialog *d, const char *prompt, const pali_ask *ask, con
     double t2 = now();
     out->prefill_s = out->reused ? 0 : t2 - t1;
     if (!rc)
-        rc = generate(d, ask, run, e->context - out->prefix_tokens, scratch, &a, &out->stop, err);
+        rc = generate(d, ask, run, e->context - out->prefix_tokens, out->reused, scratch, &a,
+                      &out->stop, err);
     out->decode_s = now() - t2;
     if (rc && rc != PALI_ECANCEL) {
         pali_reuse_forget_prefix(e);

@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 enum {
-    PALI_PLUGIN_ABI = 3, /* counts up with every change of what crosses */
+    PALI_PLUGIN_ABI = 4, /* counts up with every change of what crosses */
     PALI_MAX_DEVICES = 16
 };
 #define PALI_PLUGIN_ENTRY "pali_plugin_entry"

@@ -5,7 +5,9 @@
  * A decode step is one recorded graph: token and position in, five kernels a layer, one for
  * the embedding and one for the head, logits out. It is recorded when the model is opened
  * and replayed for every token, which is possible because nothing in it depends on the
- * position but through device memory.
+ * position but through device memory. Generating replays another: it ends with the
+ * sampler, which leaves token and position where the next step reads them, and the logits
+ * stay on the device; the host keeps at most LAG steps queued and reads tokens from a ring.
  *
  * Prefill works layer by layer on all rows, because every position of a prefix sees every
  * other: the keys and values of a layer are complete before its first query. Attention goes
@@ -14,6 +16,7 @@
 #include "gpu/port.cuh"
 
 #include "gpu/model.h"
+#include "gpu/rule.cuh"
 
 #include <math.h>
 #include <string.h>
@@ -100,8 +103,7 @@ static void row_layer(pali_model *m, int layer) {
     add_step(m->half, &o, m->stream);
 }
 
-/* Logits of row_x, on their way to the host. */
-static int head(pali_model *m, pali_error *err) {
+static void head(pali_model *m) {
     const pali_text_config *c = &m->w->config.text;
     norm_gemv_args g = {};
     g.x = m->row_x;
@@ -113,7 +115,13 @@ static int head(pali_model *m, pali_error *err) {
     g.out = m->logits;
     g.cap = c->final_softcap;
     head_step(m->half, &g, m->sms, m->stream);
-    return check_cuda(cudaMemcpyAsync(m->host_logits, m->logits, (size_t)c->V * sizeof(float),
+}
+
+/* Logits of row_x, on their way to the host. */
+static int send_logits(pali_model *m, pali_error *err) {
+    size_t V = (size_t)m->w->config.text.V;
+    head(m);
+    return check_cuda(cudaMemcpyAsync(m->host_logits, m->logits, V * sizeof(float),
                                       cudaMemcpyDeviceToHost, m->stream),
                       "computing an answer", err);
 }
@@ -135,41 +143,154 @@ static int check_id(const pali_model *m, int32_t id, pali_error *err) {
                      (int)id, m->w->config.text.V);
 }
 
-/* host_state in, host_logits out: all of a step. */
-static int queue_step(pali_model *m, pali_error *err) {
+/* The token in m->state to row_x behind all layers. */
+static void queue_token(pali_model *m) {
     const pali_text_config *c = &m->w->config.text;
-    int rc = send_state(m, err);
-    if (rc)
-        return rc;
     embed_step(m->half, m->embed, ld8(c->D), m->state, c->D, embed_scale(m), m->row_x, m->stream);
     for (int i = 0; i < c->layers; i++)
         row_layer(m, i);
-    return head(m, err);
 }
 
-/* Runs one step for nothing first: what the runtime loads on first use is then loaded, and a
- * device that cannot run our kernels says so now. The cache holds nothing yet. */
-int decoder_record(pali_model *m, pali_error *err) {
-    static const char what[] = "preparing the first answer";
-    m->host_state->token = m->host_state->position = 0;
-    int rc = queue_step(m, err);
-    if (!rc)
-        rc = check_cuda(cudaGetLastError(), what, err);
-    if (!rc)
-        rc = check_cuda(cudaStreamSynchronize(m->stream), what, err);
-    if (!rc)
-        rc = check_cuda(cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal), what,
-                        err);
+static void queue_sample(pali_model *m, bool draws) {
+    sample_args a = {};
+    a.logits = m->logits;
+    a.V = m->w->config.text.V;
+    a.draw = m->draw;
+    a.keys = m->draw_keys;
+    a.state = m->state;
+    a.ring = m->ring;
+    sample_step(&a, draws, m->sms, m->stream);
+}
+
+/* Steps that are recorded. */
+enum recorded {
+    GREEDY,
+    DRAWN, /* of a turn: the token last sampled, and the next one from its logits */
+    GIVEN  /* host_state in, host_logits out */
+};
+
+static int queue_step(pali_model *m, int kind, pali_error *err) {
+    if (kind != GIVEN) {
+        queue_token(m);
+        head(m);
+        queue_sample(m, kind == DRAWN);
+        return 0;
+    }
+    int rc = send_state(m, err);
     if (rc)
         return rc;
+    queue_token(m);
+    return send_logits(m, err);
+}
+
+/* What a turn samples with, behind what was drawn before, which is forgotten. */
+static int send_rule(pali_model *m, const draw_rule *r, pali_error *err) {
+    *m->host_rule = *r;
+    int rc = check_cuda(cudaMemsetAsync(m->draw, 0, sizeof *m->draw, m->stream),
+                        "computing an answer", err);
+    return rc ? rc
+              : check_cuda(cudaMemcpyAsync(m->draw, m->host_rule, sizeof *r, cudaMemcpyHostToDevice,
+                                           m->stream),
+                           "computing an answer", err);
+}
+
+static int record(pali_model *m, int kind, cudaGraphExec_t *to, pali_error *err) {
+    static const char what[] = "preparing the first answer";
     cudaGraph_t graph = NULL;
-    rc = queue_step(m, err);
+    int rc =
+        check_cuda(cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal), what, err);
+    if (rc)
+        return rc;
+    rc = queue_step(m, kind, err);
     int end = check_cuda(cudaStreamEndCapture(m->stream, &graph), what, err);
     if (!rc && !end)
-        rc = check_cuda(cudaGraphInstantiate(&m->step, graph, 0), what, err);
+        rc = check_cuda(cudaGraphInstantiate(to, graph, 0), what, err);
     if (graph)
         cudaGraphDestroy(graph);
     return rc ? rc : end;
+}
+
+/* Runs every kernel for nothing first: what the runtime loads on first use is then loaded, and
+ * a device that cannot run them says so now. The cache holds nothing yet. */
+int decoder_record(pali_model *m, pali_error *err) {
+    static const char what[] = "preparing the first answer";
+    pali_sampling s = {};
+    s.temperature = 1;
+    draw_rule r = draw_rule_of(&s, m->w->config.text.V, 0);
+    m->host_state->token = m->host_state->position = 0;
+    int rc = queue_step(m, GIVEN, err);
+    if (!rc)
+        rc = send_rule(m, &r, err);
+    if (rc)
+        return rc;
+    queue_sample(m, false);
+    queue_sample(m, true);
+    rc = check_cuda(cudaGetLastError(), what, err);
+    if (!rc)
+        rc = check_cuda(cudaStreamSynchronize(m->stream), what, err);
+    if (!rc)
+        rc = record(m, GIVEN, &m->step, err);
+    if (!rc)
+        rc = record(m, GREEDY, &m->turn[0], err);
+    return rc ? rc : record(m, DRAWN, &m->turn[1], err);
+}
+
+/* Token number i of a turn, of logits that are there or of the token before. */
+static int queue_turn(pali_model *m, bool draws, bool logits, int i, pali_error *err) {
+    static const char what[] = "computing an answer";
+    int rc = 0;
+    if (logits)
+        queue_sample(m, draws);
+    else
+        rc = check_cuda(cudaGraphLaunch(m->turn[draws], m->stream), what, err);
+    if (!rc)
+        rc = check_cuda(cudaGetLastError(), what, err);
+    return rc ? rc : check_cuda(cudaEventRecord(m->events[i % EVENTS], m->stream), what, err);
+}
+
+int decoder_generate(pali_model *m, const pali_generation *g, pali_error *err) {
+    static const char what[] = "computing an answer";
+    if (m->filled == 0)
+        return pali_fail(err, PALI_EARG, NULL, "there is no prefix to continue");
+    if (g->vocab < 1 || g->vocab > m->w->config.text.V || g->max < 1)
+        return pali_fail(err, PALI_EARG, NULL, "nothing is to be sampled");
+    bool given = g->first >= 0;
+    if (given && check_id(m, g->first, err) != 0)
+        return PALI_EARG;
+    if (g->max > m->positions - m->filled + !given) /* the last token takes no place */
+        return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
+                         "the context of %d positions has no room for %d more tokens", m->positions,
+                         g->max);
+    bool draws = g->sampling.temperature > 0, more = true;
+    draw_rule r = draw_rule_of(&g->sampling, g->vocab, g->counter);
+    m->host_state->token = given ? g->first : 0;
+    m->host_state->position = m->filled - !given; /* sampling goes on to the next */
+    int rc = send_rule(m, &r, err), queued = 0, got = 0;
+    if (!rc)
+        rc = send_state(m, err);
+    while (rc == 0 && more && got < g->max) {
+        for (; rc == 0 && queued < g->max && queued - got < LAG; queued++)
+            rc = queue_turn(m, draws, !given && queued == 0, queued, err);
+        if (!rc)
+            rc = check_cuda(cudaEventSynchronize(m->events[got % EVENTS]), what, err);
+        if (rc)
+            break;
+        if (m->run->cancel && m->run->cancel->load()) {
+            rc = pali_fail(err, PALI_ECANCEL, NULL, "stopped");
+            break;
+        }
+        drawn d = m->ring[got % RING];
+        if (d.token < 0) {
+            rc = pali_fail(err, PALI_EFORMAT, "the weights are damaged: download them again",
+                           "the model computed no usable logits");
+            break;
+        }
+        got++;
+        more = g->token(g->user, d.token, pali_rule_logprob(d.logit, d.top, d.sum, r.bits)) &&
+               d.token != g->eos;
+    }
+    m->filled += got > 0 ? got - 1 + given : 0;
+    return rc;
 }
 
 int decoder_step(pali_model *m, int32_t token, pali_error *err) {
@@ -418,7 +539,7 @@ int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds
     row_layer(m, last);
     rc = step_queued(m, err);
     if (!rc)
-        rc = head(m, err);
+        rc = send_logits(m, err);
     if (!rc)
         rc = step_queued(m, err);
     if (!rc)

@@ -9,6 +9,7 @@
 #ifndef PALI_GPU_KERNELS_H
 #define PALI_GPU_KERNELS_H
 
+#include "core/sample.h"
 #include "gpu/port.cuh"
 
 #include <stdint.h>
@@ -163,6 +164,49 @@ typedef struct {
 void gated_step(half_type half, const norm_gemv_args *a, int sms, cudaStream_t s);
 /* out[i] = softcap(w[i] . norm x): the logits. */
 void head_step(half_type half, const norm_gemv_args *a, int sms, cudaStream_t s);
+
+/* --- sample.cu: logits -> the next token ---------------------------------------------------- */
+
+enum {
+    DRAW_BINS = 2048,
+    RING = 4 /* entries; more than steps are ever ahead of the host */
+};
+/* What a turn samples with, as core/sample_rule.h wants it. */
+typedef struct {
+    int32_t vocab; /* ids below are picked */
+    int32_t bits, top_k;
+    float top_p;
+    double scale; /* of the temperature; a greedy sampler does not read it */
+    uint64_t seed, counter;
+} draw_rule;
+/* In device memory. The rule is the host's; everything else is zero when a turn starts. */
+typedef struct {
+    draw_rule rule;
+    unsigned long long best; /* complement of the first key; 0: no usable logit */
+    unsigned long long sum;  /* of the weights at temperature 1 */
+    unsigned long long limit, need, passed;
+    unsigned arrived, listed, drawn;
+    int32_t goal, bin, bins;
+    unsigned counts[DRAW_BINS];
+    unsigned long long masses[DRAW_BINS];
+} draw_state;
+/* One token, for the host; token -1: there was no usable logit. */
+typedef struct {
+    int32_t token;
+    float logit, top;
+    uint64_t sum;
+} drawn;
+typedef struct {
+    const float *logits;
+    int V;
+    draw_state *draw;
+    unsigned long long *keys; /* [V] scratch */
+    step_state *state;        /* gets the token, and the next position */
+    drawn *ring;              /* [RING], pinned: token number i goes to i % RING */
+} sample_args;
+/* The pick of core/sample.c, bit for bit; greedy or drawn at a temperature > 0. */
+void sample_step(const sample_args *a, bool draws, int sms, cudaStream_t s);
+draw_rule draw_rule_of(const pali_sampling *s, int vocab, uint64_t counter);
 
 /* Widest text model that the staging of one row in a block's shared memory allows. */
 enum {

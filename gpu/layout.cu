@@ -209,6 +209,8 @@ static void place_work(pali_model *m, arena *a) {
     const pali_text_config *t = &m->w->config.text;
     int64_t T = m->positions, P = v->P, HE = (int64_t)t->H * t->E, KE = (int64_t)t->K * t->E;
     m->state = (step_state *)take(a, 1, sizeof(step_state));
+    m->draw = (draw_state *)take(a, 1, sizeof(draw_state));
+    m->draw_keys = (unsigned long long *)take(a, t->V, sizeof(unsigned long long));
     m->counters = (unsigned *)take(a, t->H, sizeof(unsigned));
     m->rope = (float2 *)take(a, T * (t->E / 2), sizeof(float2));
     m->ids = (int32_t *)take(a, T, sizeof(int32_t));

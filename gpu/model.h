@@ -59,8 +59,10 @@ struct pali_model {
     unsigned char *kv; /* [layer][K or V][K][positions][ld8(E)] */
     step_state *state;
     unsigned *counters; /* [max(H, 1)], zero between kernels */
-    float2 *rope;       /* [positions][E / 2] */
-    int32_t *ids;       /* [positions] */
+    draw_state *draw;
+    unsigned long long *draw_keys; /* [V] */
+    float2 *rope;                  /* [positions][E / 2] */
+    int32_t *ids;                  /* [positions] */
     void *gemm_space;
     float *first_embeds;
     float *row_x, *row_y, *row_q, *row_a, *row_h, *logits, *partial; /* of one token */
@@ -84,7 +86,10 @@ struct pali_model {
     float *host_logits; /* pinned [V] */
     int32_t *host_ids;  /* pinned [positions] */
     step_state *host_state;
+    draw_rule *host_rule;
+    drawn *ring;              /* pinned [RING]; the device writes it */
     cudaGraphExec_t step;     /* a decode step from host_state to host_logits */
+    cudaGraphExec_t turn[2];  /* greedy, drawn: the token last sampled to the next */
     pali_embeds *free_embeds; /* not in use now */
     pali_embeds *all_first;   /* the one in the workspace, not freed by itself */
 
@@ -170,11 +175,12 @@ int steps_drain(pali_model *m, pali_error *err);
 int vision_encode(pali_model *m, const float *pixels, float *out, pali_error *err);
 int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
                     const int32_t *ids, int n, pali_error *err);
-/* Records the step that decoder_step replays; once, when all else of m is open. */
+/* Records the steps that the calls below replay; once, when all else of m is open. */
 int decoder_record(pali_model *m, pali_error *err);
 int decoder_step(pali_model *m, int32_t token, pali_error *err);
 int decoder_extend(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
                    float *logprobs, pali_error *err);
 int decoder_rewind(pali_model *m, int n, pali_error *err);
+int decoder_generate(pali_model *m, const pali_generation *g, pali_error *err);
 
 #endif

@@ -216,6 +216,9 @@ static void cuda_close(pali_model *m) {
     }
     if (m->step)
         cudaGraphExecDestroy(m->step);
+    for (int i = 0; i < 2; i++)
+        if (m->turn[i])
+            cudaGraphExecDestroy(m->turn[i]);
     if (m->gemm)
         gemm_close(m->gemm);
     for (int i = 0; i < EVENTS; i++)
@@ -226,6 +229,8 @@ static void cuda_close(pali_model *m) {
     cudaFreeHost(m->host_logits);
     cudaFreeHost(m->host_ids);
     cudaFreeHost(m->host_state);
+    cudaFreeHost(m->host_rule);
+    cudaFreeHost(m->ring);
     cudaFree(m->weight_block);
     cudaFree(m->kv_block);
     cudaFree(m->work_block);
@@ -273,6 +278,10 @@ static int open_device(pali_model *m, pali_error *err) {
              cudaMallocHost((void **)&m->host_ids, (size_t)m->positions * sizeof(int32_t)), what,
              err)) ||
         (rc = check_cuda(cudaMallocHost((void **)&m->host_state, sizeof(step_state)), what, err)) ||
+        (rc = check_cuda(cudaMallocHost((void **)&m->host_rule, sizeof(draw_rule)), what, err)) ||
+        (rc =
+             check_cuda(cudaHostAlloc((void **)&m->ring, RING * sizeof(drawn), cudaHostAllocMapped),
+                        what, err)) ||
         (rc = check_cuda(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking), what, err)))
         return rc;
     for (int i = 0; i < EVENTS; i++)
@@ -390,9 +399,17 @@ static int cuda_extend(pali_model *m, const int32_t *ids, int n, const int32_t *
     return rc ? rc : leave(m, decoder_extend(m, ids, n, targets, vocab, logprobs, &why), &why, err);
 }
 
+static int cuda_generate(pali_model *m, const pali_generation *g, const pali_run *run,
+                         pali_error *err) {
+    pali_error why = {};
+    int rc = enter(m, run, err);
+    return rc ? rc : leave(m, decoder_generate(m, g, &why), &why, err);
+}
+
 static const pali_backend table = {
-    "cuda",           cuda_memory,  cuda_open,   cuda_close,  cuda_encode_image, cuda_embeds_read,
-    cuda_embeds_free, cuda_prefill, cuda_decode, cuda_logits, cuda_extend,       decoder_rewind,
+    "cuda",           cuda_memory,      cuda_open,     cuda_close,  cuda_encode_image,
+    cuda_embeds_read, cuda_embeds_free, cuda_prefill,  cuda_decode, cuda_logits,
+    cuda_extend,      decoder_rewind,   cuda_generate,
 };
 
 static int probe(const pali_backend **out, pali_error *err) {

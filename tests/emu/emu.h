@@ -158,6 +158,9 @@ static inline unsigned atomicAdd(unsigned *p, unsigned v) {
 static inline int atomicAdd(int *p, int v) {
     return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
 }
+static inline unsigned long long atomicAdd(unsigned long long *p, unsigned long long v) {
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
+}
 static inline unsigned atomicInc(unsigned *p, unsigned limit) {
     unsigned old = *p;
     *p = old >= limit ? 0 : old + 1;
@@ -259,6 +262,15 @@ static inline int __ffs(int v) {
 }
 static inline int __clz(int v) {
     return v == 0 ? 32 : __builtin_clz((unsigned)v);
+}
+static inline int __clzll(long long v) {
+    return v == 0 ? 64 : __builtin_clzll((unsigned long long)v);
+}
+static inline double __dmul_rn(double a, double b) {
+    return a * b;
+}
+static inline double __dadd_rn(double a, double b) {
+    return a + b;
 }
 template <class T> static inline T __ldg(const T *p) {
     return *p;

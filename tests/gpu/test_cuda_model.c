@@ -272,6 +272,148 @@ static void cuda_model_second_turn_is_a_fresh_one(void **unused) {
     scene_close(&s);
 }
 
+/* --- answers that the device samples ------------------------------------------------------------ */
+
+enum {
+    SAID = 7
+};
+typedef struct {
+    int32_t tokens[SAID];
+    float logprobs[SAID];
+    int n, stop_at;
+    atomic_int *cancel_at_stop;
+} heard;
+
+static bool hear(void *user, int32_t token, float logprob) {
+    heard *h = user;
+    assert_true(h->n < SAID);
+    h->tokens[h->n] = token;
+    h->logprobs[h->n++] = logprob;
+    if (h->n == h->stop_at && h->cancel_at_stop)
+        atomic_store(h->cancel_at_stop, 1);
+    return h->cancel_at_stop || h->n != h->stop_at;
+}
+
+static void begin(pali_model *g, const scene *s) {
+    assert_ok(cuda->prefill(g, NULL, 0, s->ids, 9, NULL, &err), err);
+}
+
+/* What generate must equal: logits to the host, core/sample.c, decode. */
+static heard by_hand(pali_model *g, const scene *s, const pali_generation *p) {
+    heard h = {.n = 0};
+    double scratch[128];
+    begin(g, s);
+    while (h.n < p->max) {
+        h.tokens[h.n] = pali_sample(cuda->logits(g), p->vocab, &p->sampling,
+                                    p->counter + (uint64_t)h.n, scratch, &h.logprobs[h.n]);
+        assert_ok(cuda->decode(g, h.tokens[h.n++], NULL, &err), err);
+    }
+    return h;
+}
+
+static void cuda_model_generates_what_a_loop_would(void **unused) {
+    (void)unused;
+    const pali_config *configs[] = {&first, &second};
+    static const pali_sampling settings[] = {{0, 0, 1, 0}, {1.5f, 20, 0.9f, 8}, {3, 0, 0.7f, 9}};
+    for (int c = 0; c < 2; c++) {
+        scene s = scene_open(configs[c], PALI_BF16);
+        int V = s.r->w.config.text.V;
+        pali_model *g = open_on(cuda, &s.r->w, 9 + SAID);
+        for (int k = 2 * c; k < 2 + c; k++) {
+            heard h = {.n = 0};
+            pali_generation p = {-1, settings[k], 5, V - 3, SAID, -1, hear, &h};
+            heard want = by_hand(g, &s, &p);
+            size_t before = emu_allocated();
+            int live = emu_live_objects();
+            begin(g, &s);
+            assert_ok(cuda->generate(g, &p, NULL, &err), err);
+            assert_int_equal(emu_allocated(), before);
+            assert_int_equal(emu_live_objects(), live);
+            assert_int_equal(h.n, SAID);
+            assert_memory_equal(h.tokens, want.tokens, sizeof h.tokens);
+            assert_memory_equal(h.logprobs, want.logprobs, sizeof h.logprobs);
+
+            /* On from a token, stopping at one: the timeline is what was handed out. */
+            heard part = {.stop_at = 4};
+            begin(g, &s);
+            p.first = h.tokens[0];
+            p.counter++;
+            p.user = &part;
+            p.max = SAID - 1;
+            assert_ok(cuda->generate(g, &p, NULL, &err), err);
+            assert_int_equal(part.n, 4);
+            assert_memory_equal(part.tokens, h.tokens + 1, 4 * sizeof *h.tokens);
+            pali_error why = {0};
+            assert_ok(cuda->rewind(g, 9 + 4, &why), why); /* the first, and three of four */
+            assert_int_equal(cuda->rewind(g, 9 + 5, NULL), PALI_EARG);
+            p.first = part.tokens[3];
+            p.counter += 4;
+            p.max = 2;
+            part.n = 0;
+            p.eos = h.tokens[5];
+            assert_ok(cuda->generate(g, &p, NULL, &err), err);
+            assert_int_equal(part.n, 1); /* eos is handed out, and the last */
+            assert_int_equal(part.tokens[0], h.tokens[5]);
+        }
+        cuda->close(g);
+        scene_close(&s);
+    }
+}
+
+static void cuda_model_generates_until_stopped(void **unused) {
+    (void)unused;
+    scene s = scene_open(&first, PALI_BF16);
+    int V = s.r->w.config.text.V;
+    pali_model *g = open_on(cuda, &s.r->w, 9 + SAID);
+    heard h = {.n = 0};
+    pali_generation p = {-1, {0, 0, 1, 0}, 0, V, SAID, -1, hear, &h};
+    assert_int_equal(cuda->generate(g, &p, NULL, NULL), PALI_EARG); /* no prefix yet */
+    begin(g, &s);
+    assert_ok(cuda->generate(g, &p, NULL, &err), err);
+    begin(g, &s);
+    p.max = SAID + 2; /* the last one of SAID + 1 takes no place */
+    assert_int_equal(cuda->generate(g, &p, NULL, NULL), PALI_ELIMIT);
+    p.first = 1;
+    p.max = SAID + 1;
+    assert_int_equal(cuda->generate(g, &p, NULL, NULL), PALI_ELIMIT);
+    p.first = V;
+    assert_int_equal(cuda->generate(g, &p, NULL, NULL), PALI_EARG);
+    p.first = -1;
+    p.vocab = V + 1;
+    assert_int_equal(cuda->generate(g, &p, NULL, NULL), PALI_EARG);
+    p.vocab = V;
+    /* A stop is obeyed before the next token is handed out, whatever was queued. */
+    for (int at = 1; at < SAID; at += 3) {
+        atomic_int cancel = 0;
+        heard until = {.stop_at = at, .cancel_at_stop = &cancel};
+        p.user = &until;
+        p.max = SAID;
+        begin(g, &s);
+        long launches = emu_launches();
+        assert_int_equal(cuda->generate(g, &p, &(pali_run){&cancel, NULL, NULL}, NULL),
+                         PALI_ECANCEL);
+        assert_int_equal(until.n, at);
+        assert_memory_equal(until.tokens, h.tokens, (size_t)at * sizeof *h.tokens);
+        launches = emu_launches() - launches;
+        int token = 1 + 5 * s.r->w.config.text.layers + 1 + 2;
+        assert_true(!emu_present() || launches <= 2 + (at + 1) * token);
+    }
+    /* Weights that make no numbers. */
+    heard none = {.n = 0};
+    p.user = &none;
+    memset((void *)(uintptr_t)s.r->w.embed.data, 0xff,
+           (size_t)V * (size_t)s.r->w.config.text.D * sizeof(uint16_t));
+    cuda->close(g);
+    g = open_on(cuda, &s.r->w, 9 + SAID);
+    begin(g, &s);
+    pali_error why = {0};
+    assert_int_equal(cuda->generate(g, &p, NULL, &why), PALI_EFORMAT);
+    assert_string_equal(why.what, "the model computed no usable logits");
+    assert_int_equal(none.n, 0);
+    cuda->close(g);
+    scene_close(&s);
+}
+
 /* A turn on open embeddings takes no memory. */
 static void cuda_model_allocates_nothing_in_a_turn(void **unused) {
     (void)unused;
@@ -699,6 +841,8 @@ int main(void) {
         cmocka_unit_test(cuda_model_answers_as_the_cpu_does),
         cmocka_unit_test(cuda_model_order_does_not_change_a_bit),
         cmocka_unit_test(cuda_model_second_turn_is_a_fresh_one),
+        cmocka_unit_test(cuda_model_generates_what_a_loop_would),
+        cmocka_unit_test(cuda_model_generates_until_stopped),
         cmocka_unit_test(cuda_model_allocates_nothing_in_a_turn),
         cmocka_unit_test(cuda_model_extends_and_rewinds),
         cmocka_unit_test(cuda_model_stops_and_goes_on),
