@@ -56,12 +56,8 @@ static json_t *timings_of(const pali_result *r, const app_timings *t) {
                      "prefix_tokens", r->prefix_tokens);
 }
 
-int app_json_turn(const char *prompt, const pali_result *result, const app_timings *timings,
-                  char **out, pali_error *err) {
-    json_t *j =
-        json_pack("{s:o, s:o, s:o, s:o, s:o, s:s}", "prompt", string(prompt), "text",
-                  string(result->text), "tokens", tokens(result), "objects", objects(result),
-                  "timings", timings_of(result, timings), "stop", pali_stop_name(result->stop));
+/* j as one line; takes over j. */
+static int to_line(json_t *j, char **out, pali_error *err) {
     *out = NULL;
     size_t n = 0;
     const size_t flags = JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(10);
@@ -71,4 +67,32 @@ int app_json_turn(const char *prompt, const pali_result *result, const app_timin
     }
     json_decref(j);
     return *out ? 0 : pali_fail_nomem(err, "writing the answer as JSON");
+}
+
+int app_json_turn(const char *prompt, const pali_result *result, const app_timings *timings,
+                  char **out, pali_error *err) {
+    json_t *j =
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:s}", "prompt", string(prompt), "text",
+                  string(result->text), "tokens", tokens(result), "objects", objects(result),
+                  "timings", timings_of(result, timings), "stop", pali_stop_name(result->stop));
+    return to_line(j, out, err);
+}
+
+int app_json_ranking(bool of_texts, const char *subject, const char *prompt, const app_ranked *list,
+                     size_t n, char **out, pali_error *err) {
+    json_t *items = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(
+            items, json_pack("{s:o, s:o, s:o, s:o, s:i}", of_texts ? "text" : "image",
+                             string(list[i].name), "score",
+                             number(list[i].score.sum / list[i].score.tokens, 1e-6), "share",
+                             number(list[i].share, 1e-9), "sum", number(list[i].score.sum, 1e-6),
+                             "tokens", list[i].score.tokens));
+    if (json_array_size(items) < n) {
+        json_decref(items);
+        items = NULL;
+    }
+    return to_line(json_pack("{s:o, s:o, s:o}", of_texts ? "image" : "text", string(subject),
+                             "prompt", string(prompt), "ranking", items),
+                   out, err);
 }

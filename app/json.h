@@ -17,4 +17,16 @@ typedef struct {
 int app_json_turn(const char *prompt, const pali_result *result, const app_timings *timings,
                   char **out, pali_error *err);
 
+/* A name among others, and what it got; see app/rank.h. */
+typedef struct {
+    const char *name; /* borrowed: a text, or a picture's path */
+    pali_score score;
+    double share;
+} app_ranked;
+
+/* {"image", "prompt", "ranking": [{"text", "score", "share", "sum", "tokens"}]} of texts, or
+ * {"text", "prompt", "ranking": [{"image", ..}]}, and a newline. Caller frees *out. */
+int app_json_ranking(bool of_texts, const char *subject, const char *prompt, const app_ranked *list,
+                     size_t n, char **out, pali_error *err);
+
 #endif

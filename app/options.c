@@ -25,6 +25,8 @@ enum {
     OPT_REVISION,
     OPT_YES,
     OPT_VERSION,
+    OPT_TEXT,
+    OPT_TEXTS,
 };
 
 /* In the order of --help; without a code: a heading. Defaults stand in parentheses. */
@@ -46,12 +48,17 @@ static const struct {
     {OPT_THREADS, "threads", "N", "processor threads; 0 is one a core (0)", APP_TAKES_MODEL},
 
     {0, "Asking", NULL, NULL, 0},
-    {'p', "prompt", "TEXT", "what to ask; repeated: the next turns of one chat", APP_TAKES_ASKING},
+    {'p', "prompt", "TEXT", "what to ask; repeated: the next turns of one chat",
+     APP_TAKES_ASKING | APP_TAKES_RANK},
     {OPT_HISTORY, "history", "HOW",
      "earlier turns shown to the model: none, auto (before\n"
      "free-text questions) or the last N (auto)",
      APP_TAKES_ASKING},
     {'n', "max-tokens", "N", "longest answer, in tokens (256)", APP_TAKES_ANSWER},
+
+    {0, "Ranking", NULL, NULL, 0},
+    {OPT_TEXT, "text", "TEXT", "a text to rank; repeated: the others", APP_TAKES_RANK},
+    {OPT_TEXTS, "texts", "FILE", "more of them, one a line; - is standard input", APP_TAKES_RANK},
 
     {0, "Choosing words", NULL, NULL, 0},
     {'t', "temperature", "X", "0 always takes the likeliest (0)", APP_TAKES_ANSWER},
@@ -289,6 +296,11 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     case 'p':
         o->prompts[o->nprompts++] = optarg;
         return 0;
+    case OPT_TEXT:
+        o->texts[o->ntexts++] = optarg;
+        return 0;
+    case OPT_TEXTS:
+        return parse_word("--texts", optarg, &o->texts_from, err);
     case OPT_JSON:
         o->json = true;
         return 0;
@@ -444,8 +456,9 @@ int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) 
         .graphics = -2,
         .prompts = calloc((size_t)argc + 1, sizeof *out->prompts),
         .words = calloc((size_t)argc + 1, sizeof *out->words),
+        .texts = calloc((size_t)argc + 1, sizeof *out->texts),
     };
-    if (!out->prompts || !out->words)
+    if (!out->prompts || !out->words || !out->texts)
         return pali_fail_nomem(err, "reading the options");
     struct option longs[ROWS + 1];
     char shorts[3 + 2 * ROWS];
@@ -473,5 +486,6 @@ int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) 
 void app_options_close(app_options *o) {
     free(o->prompts);
     free(o->words);
-    o->prompts = o->words = NULL;
+    free(o->texts);
+    o->prompts = o->words = o->texts = NULL;
 }

@@ -26,6 +26,10 @@ typedef struct app_options {
     const char **prompts; /* owned array of borrowed strings */
     size_t nprompts;
 
+    const char **texts; /* owned array of borrowed strings, for rank */
+    size_t ntexts;
+    const char *texts_from; /* file of more, "-" for stdin; NULL: none */
+
     const char *backend;
     int threads;
     int max_tokens;

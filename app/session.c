@@ -17,8 +17,9 @@ double app_clock(void) {
 
 static void describe(const app_session *s, const char *model_dir) {
     const pali_engine_info *i = &s->info;
-    app_err_note("picture  %s, %d x %d%s", s->image_path, s->image.width, s->image.height,
-                 pali_image_sandbox_on() ? "" : ", decoded without a sandbox");
+    if (s->image_path)
+        app_err_note("picture  %s, %d x %d%s", s->image_path, s->image.width, s->image.height,
+                     pali_image_sandbox_on() ? "" : ", decoded without a sandbox");
     app_err_note("model    %s: %s, %s, %.1f million weights, %.1f MB, %d x %d pixels in %d tokens",
                  model_dir, i->generation == 2 ? "PaliGemma 2" : "PaliGemma", i->dtype,
                  1e-6 * (double)i->params, 1e-6 * (double)i->weight_bytes, i->image_size,
@@ -28,9 +29,38 @@ static void describe(const app_session *s, const char *model_dir) {
         app_err_note("         not CUDA: %s", i->fallback);
 }
 
-int app_session_open(app_session *out, const app_options *o, const pali_run *run, pali_error *err) {
+int app_session_begin(app_session *out, const app_options *o, pali_error *err) {
     *out = (app_session){.options = o};
-    int rc = o->demo ? app_demo_open(&out->demo, err) : 0;
+    return o->demo ? app_demo_open(&out->demo, err) : 0;
+}
+
+int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
+    const app_options *o = s->options;
+    double start = app_clock();
+    char found[PATH_MAX];
+    int rc = 0;
+    pali_engine_options eo = {
+        .model_dir = o->demo ? s->demo.dir : found,
+        .backend = o->backend,
+        .threads = o->threads,
+    };
+    if (!o->demo)
+        rc = pali_hub_find(&o->hub, o->model, found, sizeof found, err);
+    if (!rc)
+        rc = pali_engine_open(&eo, run, &s->engine, err);
+    if (rc)
+        return rc;
+    pali_engine_describe(s->engine, &s->info);
+    s->load_s = app_clock() - start;
+    if (o->verbose)
+        describe(s, eo.model_dir);
+    else if (s->info.fallback && s->info.card)
+        app_err_note("not using the graphics card: %s", s->info.fallback);
+    return pali_dialog_open(s->engine, &s->dialog, err);
+}
+
+int app_session_open(app_session *out, const app_options *o, const pali_run *run, pali_error *err) {
+    int rc = app_session_begin(out, o, err);
     if (rc)
         return rc;
     out->image_path = o->nimages ? o->images[0] : out->demo.picture;
@@ -39,32 +69,10 @@ int app_session_open(app_session *out, const app_options *o, const pali_run *run
         rc = app_dump_prepare(o->dump, err);
     if (rc)
         return rc;
-
     /* Not earlier: a picture that never comes on standard input must be interruptible. */
     app_process_catch_signals();
-    double start = app_clock();
-    char found[PATH_MAX];
-    pali_engine_options eo = {
-        .model_dir = o->demo ? out->demo.dir : found,
-        .backend = o->backend,
-        .threads = o->threads,
-    };
-    if (!o->demo)
-        rc = pali_hub_find(&o->hub, o->model, found, sizeof found, err);
-    if (!rc)
-        rc = pali_engine_open(&eo, run, &out->engine, err);
-    if (rc)
-        return rc;
-    pali_engine_describe(out->engine, &out->info);
-    out->load_s = app_clock() - start;
-    rc = pali_dialog_open(out->engine, &out->dialog, err);
-    if (!rc)
-        rc = pali_dialog_set_image(out->dialog, &out->image, true, err);
-    if (!rc && o->verbose)
-        describe(out, eo.model_dir);
-    else if (!rc && out->info.fallback && out->info.card)
-        app_err_note("not using the graphics card: %s", out->info.fallback);
-    return rc;
+    rc = app_session_load(out, run, err);
+    return rc ? rc : pali_dialog_set_image(out->dialog, &out->image, true, err);
 }
 
 void app_session_close(app_session *s) {

@@ -12,7 +12,7 @@
 typedef struct {
     const app_options *options; /* borrowed */
     app_demo demo;              /* empty unless options->demo */
-    const char *image_path;     /* borrowed */
+    const char *image_path;     /* borrowed; NULL with app_session_load alone */
     pali_image image;
     pali_engine *engine;
     pali_engine_info info;
@@ -20,7 +20,12 @@ typedef struct {
     double load_s; /* what opening the model took */
 } app_session;
 
-/* Close *out in any case. PALI_ECANCEL when a signal came. */
+/* Only the demo, when the options ask for it; then, whenever the time has come, model and dialog
+ * without a picture. Close *out in any case. */
+int app_session_begin(app_session *out, const app_options *o, pali_error *err);
+int app_session_load(app_session *s, const pali_run *run, pali_error *err);
+
+/* All of it. Close *out in any case. PALI_ECANCEL when a signal came. */
 int app_session_open(app_session *out, const app_options *o, const pali_run *run, pali_error *err);
 void app_session_close(app_session *s);
 

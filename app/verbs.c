@@ -4,11 +4,28 @@
 #include "app/doctor.h"
 #include "app/interactive.h"
 #include "app/models.h"
+#include "app/rank.h"
 
 #include <string.h>
 
 /* In the order of --help. */
 static const app_verb table[] = {
+    {
+        .name = "rank",
+        .args = "[TEXT] IMAGE...",
+        .help = "which of some texts fits, or which picture",
+        .about =
+            "\n"
+            "  pali rank --text \"a cat\" --text \"a dog\" IMAGE...   the texts, for each picture\n"
+            "  pali rank \"a cat on a chair\" IMAGE...              the pictures, for the text\n"
+            "\n"
+            "Best first, with the mean log-probability of the text's tokens as the answer to\n"
+            "\"caption en\" (--prompt for another). --json has the sum and the share too.\n",
+        .takes = APP_TAKES_MODEL | APP_TAKES_RANK | APP_TAKES_JSON,
+        .needs_model = true,
+        .max_words = APP_ANY_NUMBER,
+        .run = app_rank_run,
+    },
     {
         .name = "chats",
         .args = "",

@@ -23,6 +23,7 @@ enum {
     APP_TAKES_JSON = 1 << 4,   /* --json */
     APP_TAKES_REVISION = 1 << 5,
     APP_TAKES_YES = 1 << 6,
+    APP_TAKES_RANK = 1 << 8,   /* --text, --texts; -p too */
 };
 
 enum {
