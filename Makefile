@@ -17,13 +17,13 @@ WERROR ?= $(if $(CI),1,0)
 
 DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
                 libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev libseccomp-dev \
-                libwebp-dev liblcms2-dev libcurl4-openssl-dev
+                libwebp-dev liblcms2-dev libcurl4-openssl-dev zlib1g-dev
 DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev libheif-dev
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA := $(or $(CUDA),$(if $(shell command -v $(NVCC)),1,0))
 ARCH ?= sm_90
 LIBS_USED = sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng libseccomp \
-            libwebp libwebpdemux lcms2 libcurl $(HEIF)
+            libwebp libwebpdemux lcms2 libcurl zlib $(HEIF)
 # HEIC and AVIF are read where libheif is there.
 HEIF = $(eval HEIF := $(shell $(PKG_CONFIG) --exists libheif && echo libheif))$(HEIF)
 
