@@ -13,14 +13,15 @@ bool dropped_is_file(const char *path) {
 }
 
 bool dropped_is_picture(const char *path) {
-    unsigned char m[4] = {0};
+    unsigned char m[12] = {0};
     FILE *f = dropped_is_file(path) ? fopen(path, "re") : NULL;
     if (!f)
         return false;
     size_t n = fread(m, 1, sizeof m, f);
     fclose(f);
-    return n == sizeof m &&
-           ((m[0] == 0xFF && m[1] == 0xD8) || !memcmp(m, "\x89PNG", 4) || !memcmp(m, "GIF8", 4) ||
+    return n >= 8 && /* the smallest PNM */
+           (!memcmp(m + 4, "ftyp", 4) || (!memcmp(m, "RIFF", 4) && !memcmp(m + 8, "WEBP", 4)) ||
+            (m[0] == 0xFF && m[1] == 0xD8) || !memcmp(m, "\x89PNG", 4) || !memcmp(m, "GIF8", 4) ||
             !memcmp(m, "BM", 2) || (m[0] == 'P' && m[1] >= '1' && m[1] <= '6' && m[2] <= ' '));
 }
 

@@ -69,12 +69,12 @@ static int to_line(json_t *j, char **out, pali_error *err) {
     return *out ? 0 : pali_fail_nomem(err, "writing the answer as JSON");
 }
 
-int app_json_turn(const char *prompt, const pali_result *result, const app_timings *timings,
-                  char **out, pali_error *err) {
-    json_t *j =
-        json_pack("{s:o, s:o, s:o, s:o, s:o, s:s}", "prompt", string(prompt), "text",
-                  string(result->text), "tokens", tokens(result), "objects", objects(result),
-                  "timings", timings_of(result, timings), "stop", pali_stop_name(result->stop));
+int app_json_turn(const char *image, const char *prompt, const pali_result *result,
+                  const app_timings *timings, char **out, pali_error *err) {
+    json_t *j = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "image", string(image), "prompt",
+                          string(prompt), "text", string(result->text), "tokens", tokens(result),
+                          "objects", objects(result), "timings", timings_of(result, timings),
+                          "stop", pali_stop_name(result->stop));
     return to_line(j, out, err);
 }
 

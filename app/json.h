@@ -12,10 +12,10 @@ typedef struct {
     double first_s; /* from the question to the first token; 0 when none came */
 } app_timings;
 
-/* {"prompt", "text", "tokens", "objects": [{"label", "box"}], "timings", "stop"} and a
- * newline. Caller frees *out with free(). */
-int app_json_turn(const char *prompt, const pali_result *result, const app_timings *timings,
-                  char **out, pali_error *err);
+/* {"image", "prompt", "text", "tokens", "objects": [{"label", "box"}], "timings", "stop"} and a
+ * newline. image: the picture's name as it was given. Caller frees *out with free(). */
+int app_json_turn(const char *image, const char *prompt, const pali_result *result,
+                  const app_timings *timings, char **out, pali_error *err);
 
 /* A name among others, and what it got; see app/rank.h. */
 typedef struct {

@@ -4,7 +4,6 @@
 #include "app/options.h"
 #include "app/output.h"
 #include "app/process.h"
-#include "app/session.h"
 #include "core/image_sandbox.h"
 
 #include <stdbool.h>
@@ -26,28 +25,11 @@ static int choose(const app_options *o, app_questions *out, pali_error *err) {
                          "--resume goes on with a chat, and this would not be one");
     if (!o->demo && !o->nimages)
         return pali_fail(err, PALI_EARG, NULL, "no image given");
-    if (piped_image && isatty(STDIN_FILENO))
-        return pali_fail(err, PALI_EARG, "pipe or redirect the picture into pali",
-                         "the image is to come from standard input, but that is a terminal");
     *out = o->nprompts ? APP_ASK_PROMPTS : o->demo && !o->nimages ? APP_ASK_DEMO : APP_ASK_LINES;
     if (*out == APP_ASK_LINES && (piped_image || isatty(STDIN_FILENO)))
         return pali_fail(err, PALI_EARG, "ask with -p \"what is in the picture?\"",
                          "no prompt given");
     return 0;
-}
-
-/* Everything after the command line is understood; leaves the sentence in err. */
-static int run(const app_options *o, app_questions from, pali_error *err) {
-    const pali_run how = {.cancel = app_process_stop_flag(), .progress = app_err_progress};
-    app_session session;
-    int rc = app_session_open(&session, o, &how, err);
-    if (rc == PALI_EARG)
-        rc = PALI_EUNSUPPORTED; /* a matter of the files: the command line was fine */
-    if (!rc)
-        rc = app_oneshot_run(&session, from, &how, err);
-    app_err_progress_clear();
-    app_session_close(&session);
-    return rc;
 }
 
 static int finish(int rc, const app_verb *verb, const pali_error *err) {
@@ -89,7 +71,7 @@ int main(int argc, char **argv) {
     else if (!rc && wants_chat(&options))
         rc = app_interactive_run(&options, &err);
     else if (!rc && !(rc = choose(&options, &from, &err)))
-        rc = run(&options, from, &err);
+        rc = app_oneshot_run(&options, from, &err);
     app_options_close(&options);
     return finish(rc, options.verb, &err);
 }

@@ -5,6 +5,7 @@
 #include "app/json.h"
 #include "app/output.h"
 #include "app/process.h"
+#include "app/session.h"
 #include "ui/text.h"
 
 #include <errno.h>
@@ -135,7 +136,7 @@ static int finish_output(turn *t, const char *prompt, const pali_result *r, cons
         return app_out_write("\n", 1, err);
     }
     char *line;
-    int rc = app_json_turn(prompt, r, at, &line, err);
+    int rc = app_json_turn(t->session->image_path, prompt, r, at, &line, err);
     if (!rc)
         rc = app_out_string(line, err);
     free(line);
@@ -209,7 +210,7 @@ static int ask_and_dump(turn *t, const char *prompt, size_t number, bool only, c
     return rc && rc != PALI_ECANCEL ? rc : rc_dump ? rc_dump : rc;
 }
 
-int app_oneshot_run(app_session *s, app_questions from, const pali_run *run, pali_error *err) {
+static int ask_all(app_session *s, app_questions from, const pali_run *run, pali_error *err) {
     const app_options *o = s->options;
     questions q = {0};
     if (from == APP_ASK_PROMPTS) {
@@ -231,5 +232,18 @@ int app_oneshot_run(app_session *s, app_questions from, const pali_run *run, pal
     if (!rc && !q.next)
         return pali_fail(err, PALI_EARG, "give one with -p, or write one a line",
                          "no question came on standard input");
+    return rc;
+}
+
+int app_oneshot_run(const app_options *o, app_questions from, pali_error *err) {
+    const pali_run run = {.cancel = app_process_stop_flag(), .progress = app_err_progress};
+    app_session session;
+    int rc = app_session_open(&session, o, &run, err);
+    if (rc == PALI_EARG)
+        rc = PALI_EUNSUPPORTED; /* a matter of the files: the command line was fine */
+    if (!rc)
+        rc = ask_all(&session, from, &run, err);
+    app_err_progress_clear();
+    app_session_close(&session);
     return rc;
 }

@@ -6,7 +6,7 @@
 #ifndef APP_ONESHOT_H
 #define APP_ONESHOT_H
 
-#include "app/session.h"
+#include "app/options.h"
 
 typedef enum {
     APP_ASK_PROMPTS, /* those of the command line */
@@ -14,8 +14,8 @@ typedef enum {
     APP_ASK_DEMO,    /* those of the bundled demo, shown with their answers */
 } app_questions;
 
-/* Asks all of them as one chat. Returns 0, PALI_ECANCEL after a signal, or a failure;
- * PALI_EARG when there was no question. */
-int app_oneshot_run(app_session *s, app_questions from, const pali_run *run, pali_error *err);
+/* Opens what the options name and asks all of them as one chat. Returns 0, PALI_ECANCEL after a
+ * signal, or a failure; PALI_EARG when there was no question. */
+int app_oneshot_run(const app_options *o, app_questions from, pali_error *err);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     OPT_DEMO = 256, /* beyond every short option */
@@ -22,6 +23,8 @@ enum {
     OPT_THEME,
     OPT_RESUME,
     OPT_NO_SAVE,
+    OPT_LANG,
+    OPT_FILES_FROM,
     OPT_REVISION,
     OPT_YES,
     OPT_VERSION,
@@ -29,7 +32,8 @@ enum {
     OPT_TEXTS,
 };
 
-/* In the order of --help; without a code: a heading. Defaults stand in parentheses. */
+/* In the order of --help; without a code: a heading. Defaults stand in parentheses. Of two rows with
+ * one code the first says whether it has a value. */
 static const struct {
     int code; /* the short option, or one of the above */
     const char *name, *value, *text;
@@ -75,6 +79,19 @@ static const struct {
     {OPT_RESUME, "resume", "[=ID]", "go on with a kept chat: the newest, or this one",
      APP_TAKES_CHAT},
     {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history", APP_TAKES_CHAT},
+
+    {0, "Tasks", NULL, NULL, 0},
+    {OPT_LANG, "lang", "CODE", "language of the answer, such as de or zh (en)", APP_TAKES_LANG},
+
+    {0, "Many pictures", NULL, NULL, 0},
+    {OPT_FILES_FROM, "files-from", "LIST",
+     "more pictures: a file that names one a line, or ends each\n"
+     "name with a NUL byte; - is standard input",
+     APP_TAKES_MANY},
+    {'o', "output", "FILE", "write the results to FILE, which must be new or empty",
+     APP_TAKES_MANY},
+    {OPT_RESUME, "resume", NULL, "with -o: keep what FILE holds and skip its pictures",
+     APP_TAKES_MANY},
 
     {0, "Models", NULL, NULL, 0},
     {OPT_REVISION, "revision", "REV", "branch, tag or commit on the hub (main)",
@@ -258,6 +275,14 @@ static int parse_theme(const char *s, const char **out, pali_error *err) {
     return 0;
 }
 
+static int parse_lang(const char *s, const char **out, pali_error *err) {
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz");
+    if (s[n] || n < 2 || n > 3)
+        return bad_value("--lang", s, "a code of two or three small letters, such as en", err);
+    *out = s;
+    return 0;
+}
+
 static int parse_word(const char *name, const char *s, const char **out, pali_error *err) {
     if (!*s)
         return pali_fail(err, PALI_EARG, NULL, "the value of %s is empty", name);
@@ -330,6 +355,12 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     case OPT_RESUME:
         o->resume = true;
         return optarg ? parse_word("--resume", optarg, &o->resume_id, err) : 0;
+    case OPT_LANG:
+        return parse_lang(optarg, &o->lang, err);
+    case OPT_FILES_FROM:
+        return parse_word("--files-from", optarg, &o->files_from, err);
+    case 'o':
+        return parse_word("--output", optarg, &o->output, err);
     case OPT_NO_SAVE:
         o->no_save = true;
         return 0;
@@ -356,14 +387,19 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     }
 }
 
-/* The options given (by row) against what the verb takes. */
+/* The options given (by row) against what the verb takes. Two rows may be one option that means
+ * different things in different groups. */
 static int check_groups(const app_verb *verb, const bool given[ROWS], pali_error *err) {
     unsigned takes = verb ? verb->takes : WITHOUT_VERB;
-    for (size_t i = 0; i < ROWS; i++)
-        if (given[i] && table[i].group && !(table[i].group & takes))
+    for (size_t i = 0; i < ROWS; i++) {
+        bool taken = !given[i];
+        for (size_t j = 0; j < ROWS && !taken; j++)
+            taken = table[j].code == table[i].code && (!table[j].group || table[j].group & takes);
+        if (!taken)
             return verb ? pali_fail(err, PALI_EARG, NULL, "%s takes no --%s", verb->name,
                                     table[i].name)
                         : pali_fail(err, PALI_EARG, NULL, "--%s goes with a verb", table[i].name);
+    }
     return 0;
 }
 
@@ -383,6 +419,11 @@ static int settle_words(app_options *o, pali_error *err) {
     for (size_t i = 0; i < o->nimages; i++)
         if (!*o->images[i])
             return pali_fail(err, PALI_EARG, NULL, "the name of the image is empty");
+        else if (!strcmp(o->images[i], "-") && o->files_from && !strcmp(o->files_from, "-"))
+            return pali_fail(err, PALI_EARG, NULL, "standard input is the list already");
+        else if (!strcmp(o->images[i], "-") && isatty(STDIN_FILENO))
+            return pali_fail(err, PALI_EARG, "pipe or redirect the picture into pali",
+                             "the image is to come from standard input, but that is a terminal");
     if (!v && o->nimages > 1)
         return pali_fail(err, PALI_EARG, NULL, "one image at a time: \"%.80s\" or \"%.80s\"?",
                          o->images[0], o->images[1]);
@@ -403,8 +444,10 @@ static int settle(app_options *o, pali_error *err) {
                          "--demo takes the bundled one, -m DIR-or-hub-id any PaliGemma, "
                          "PALI_MODEL sets a default",
                          "no model given");
-    if (o->verb && o->verb->has_images && !o->nimages && !o->demo)
+    if (o->verb && o->verb->has_images && !o->nimages && !o->demo && !o->files_from)
         return pali_fail(err, PALI_EARG, NULL, "no image given");
+    if (o->verb && o->resume && (!o->output || o->resume_id))
+        return pali_fail(err, PALI_EARG, NULL, "--resume goes on with the file of --output");
     const char *no_color = getenv("NO_COLOR");
     if (!o->theme && no_color && *no_color)
         o->theme = "none";

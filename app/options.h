@@ -38,9 +38,13 @@ typedef struct app_options {
 
     int graphics;          /* a ui_graphics; -2: ask the terminal */
     const char *theme;     /* dark, light, none; NULL: by the terminal */
-    bool resume;           /* go on with a kept chat */
-    const char *resume_id; /* NULL: the newest */
+    bool resume;           /* go on with a kept chat, or with the file of output */
+    const char *resume_id; /* of the chat; NULL: the newest */
     bool no_save;
+
+    const char *lang;       /* of a task prompt; NULL: English */
+    const char *files_from; /* a list of pictures; "-": standard input; NULL: none */
+    const char *output;     /* file for the results; NULL: standard output */
 
     const char *revision; /* of a model on the hub; NULL: none */
     bool yes;             /* no questions back */

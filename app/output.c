@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -111,14 +112,23 @@ void app_err_progress_clear(void) {
     write_all(STDERR_FILENO, line, (size_t)n);
 }
 
-/* Over the old text, in one write: it must not flicker. */
+/* Over the old text, in one write: it must not flicker. What is wider than the terminal is cut. */
 void app_err_status(const char *text) {
+    struct winsize w = {0};
     char line[STATUS_BYTES];
-    size_t n = strlen(text);
+    size_t n = strlen(text), room = sizeof line - 3;
+    if (!isatty(STDERR_FILENO))
+        return;
+    if (!ioctl(STDERR_FILENO, TIOCGWINSZ, &w) && w.ws_col && w.ws_col - 1u < room)
+        room = w.ws_col - 1u;
+    if (n > room)
+        n = room;
     if (progress_columns < n)
-        progress_columns = n < STATUS_BYTES - 4 ? n : STATUS_BYTES - 4;
-    int w = snprintf(line, sizeof line, "\r%-*s", (int)progress_columns, text);
-    write_all(STDERR_FILENO, line, (size_t)w < sizeof line ? (size_t)w : sizeof line - 1);
+        progress_columns = n;
+    if (progress_columns > room)
+        progress_columns = room;
+    int written = snprintf(line, sizeof line, "\r%-*.*s", (int)progress_columns, (int)n, text);
+    write_all(STDERR_FILENO, line, (size_t)written);
 }
 
 void app_err_progress(void *user, pali_stage stage, int done, int total) {

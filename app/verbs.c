@@ -5,11 +5,91 @@
 #include "app/interactive.h"
 #include "app/models.h"
 #include "app/rank.h"
+#include "app/task.h"
 
 #include <string.h>
 
+#define ABOUT_IMAGES                                                                               \
+    "IMAGE is a file, a folder of pictures, or - for standard input. The answer about one\n"       \
+    "file is printed as it comes; else each picture gives one line: its name, a tab, the\n"        \
+    "answer, with line ends written as \\n.\n"
+
 /* In the order of --help. */
 static const app_verb table[] = {
+    {
+        .name = "caption",
+        .args = "IMAGE...",
+        .help = "say in a few words what a picture shows",
+        .takes = APP_TAKES_TASK | APP_TAKES_LANG,
+        .needs_model = true,
+        .max_words = APP_ANY_NUMBER,
+        .has_images = true,
+        .about = ABOUT_IMAGES,
+        .run = app_task_run,
+    },
+    {
+        .name = "describe",
+        .args = "IMAGE...",
+        .help = "say it at more length",
+        .takes = APP_TAKES_TASK | APP_TAKES_LANG,
+        .needs_model = true,
+        .max_words = APP_ANY_NUMBER,
+        .has_images = true,
+        .about = ABOUT_IMAGES,
+        .run = app_task_run,
+    },
+    {
+        .name = "ocr",
+        .args = "IMAGE...",
+        .help = "read the text in a picture",
+        .takes = APP_TAKES_TASK,
+        .needs_model = true,
+        .max_words = APP_ANY_NUMBER,
+        .has_images = true,
+        .about = ABOUT_IMAGES,
+        .run = app_task_run,
+    },
+    {
+        .name = "ask",
+        .args = "QUESTION IMAGE...",
+        .help = "answer a question",
+        .about =
+            "It goes to the model as it is typed; with --lang in the form that the models were\n"
+            "trained on first, \"answer LANG QUESTION\".\n" ABOUT_IMAGES,
+        .takes = APP_TAKES_TASK | APP_TAKES_LANG,
+        .needs_model = true,
+        .min_words = 1,
+        .max_words = APP_ANY_NUMBER,
+        .texts = 1,
+        .has_images = true,
+        .run = app_task_run,
+    },
+    {
+        .name = "detect",
+        .args = "\"A ; B\" IMAGE...",
+        .help = "find the boxes of things",
+        .takes = APP_TAKES_TASK,
+        .needs_model = true,
+        .min_words = 1,
+        .max_words = APP_ANY_NUMBER,
+        .texts = 1,
+        .has_images = true,
+        .about = ABOUT_IMAGES,
+        .run = app_task_run,
+    },
+    {
+        .name = "segment",
+        .args = "\"A ; B\" IMAGE...",
+        .help = "find the outlines of things",
+        .takes = APP_TAKES_TASK,
+        .needs_model = true,
+        .min_words = 1,
+        .max_words = APP_ANY_NUMBER,
+        .texts = 1,
+        .has_images = true,
+        .about = ABOUT_IMAGES,
+        .run = app_task_run,
+    },
     {
         .name = "rank",
         .args = "[TEXT] IMAGE...",

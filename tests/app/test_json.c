@@ -8,7 +8,7 @@
 static json_t *turn_of(const char *prompt, const pali_result *r, char **line) {
     pali_error err = {0};
     app_timings t = {.load_s = 0.25, .first_s = 1.0 / 3};
-    assert_ok(app_json_turn(prompt, r, &t, line, &err), err);
+    assert_ok(app_json_turn("a.png", prompt, r, &t, line, &err), err);
     size_t n = strlen(*line);
     assert_int_equal((*line)[n - 1], '\n');
     for (size_t i = 0; i + 1 < n; i++)
@@ -37,19 +37,21 @@ static void json_holds_the_whole_turn(void **state) {
                      .prefill_s = 2};
     char *line;
     json_t *j = turn_of("detect car", &r, &line);
-    const char *prompt, *text, *stop, *label[2];
+    const char *image, *prompt, *text, *stop, *label[2];
     double box[4], load, encode, prefill, decode, first;
     int token[3], prefix;
-    int rc = json_unpack(
-        j,
-        "{s:s, s:s, s:[i,i,i!], s:[{s:s, s:[F,F,F,F!] !}, {s:s, s:[F,F,F,F!] !} !], s:{s:F, s:F, "
-        "s:F, s:F, s:F, s:i !}, s:s !}",
-        "prompt", &prompt, "text", &text, "tokens", &token[0], &token[1], &token[2], "objects",
-        "label", &label[0], "box", &box[0], &box[1], &box[2], &box[3], "label", &label[1], "box",
-        &load, &load, &load, &load, "timings", "load_s", &load, "encode_s", &encode, "prefill_s",
-        &prefill, "decode_s", &decode, "first_token_s", &first, "prefix_tokens", &prefix, "stop",
-        &stop);
+    int rc = json_unpack(j,
+                         "{s:s, s:s, s:s, s:[i,i,i!], s:[{s:s, s:[F,F,F,F!] !}, {s:s, s:[F,F,F,F!] "
+                         "!} !], s:{s:F, s:F, "
+                         "s:F, s:F, s:F, s:i !}, s:s !}",
+                         "image", &image, "prompt", &prompt, "text", &text, "tokens", &token[0],
+                         &token[1], &token[2], "objects", "label", &label[0], "box", &box[0],
+                         &box[1], &box[2], &box[3], "label", &label[1], "box", &load, &load, &load,
+                         &load, "timings", "load_s", &load, "encode_s", &encode, "prefill_s",
+                         &prefill, "decode_s", &decode, "first_token_s", &first, "prefix_tokens",
+                         &prefix, "stop", &stop);
     assert_int_equal(rc, 0);
+    assert_string_equal(image, "a.png");
     assert_string_equal(prompt, "detect car");
     assert_string_equal(text, "<loc0001> car");
     assert_string_equal(label[0], "car");

@@ -469,7 +469,8 @@ static void cli_writes_json(void **state) {
     for (int turn = 0; turn < 2; turn++, line = strchr(line, '\n') + 1) {
         json_t *j = parse_line(line), *timings = json_object_get(j, "timings"), *o;
         size_t i;
-        assert_int_equal(json_object_size(j), 6);
+        assert_int_equal(json_object_size(j), 7);
+        expect_part(json_string_value(json_object_get(j, "image")), "/demo.png");
         assert_true(json_is_string(json_object_get(j, "stop")));
         assert_string_equal(json_string_value(json_object_get(j, "prompt")),
                             turn ? "detect c\xC3\xABrcle\xEF\xBF\xBD" : "caption en");
