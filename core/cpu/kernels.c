@@ -53,6 +53,8 @@ const pali_kernels *pali_kernels_at(int i) {
         return &pali_kernels_avx2;
     if (i == 2 && avx512)
         return &pali_kernels_avx512;
+    if (i == 3 && avx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16))
+        return &pali_kernels_avx512bf16;
 #endif
     return i == 0 ? &pali_kernels_plain : NULL;
 }

@@ -7,6 +7,7 @@
  *   v_max(a,b)    the larger; b when either is NaN (so a NaN in a is passed over)
  *   v_half(p)     VN IEEE halves at p, any alignment, as floats
  *   TABLE, NAME   the table to define and its name
+ *   PACK_PAIRS, TILE_PAIRS   functions for bfloat16 pairs, where there are
  * All else is the compilers' vector extension: the usual operators on whole
  * vectors, comparisons giving 0 or -1 per lane.                               */
 #include "core/cpu/kernels.h"
@@ -358,6 +359,10 @@ const pali_kernels TABLE = {
     .lanes = LANES,
     .rows = TILE_ROWS,
     .tile = tile,
+#ifdef TILE_PAIRS
+    .pack_pairs = PACK_PAIRS,
+    .tile_pairs = TILE_PAIRS,
+#endif
     .widen = widen,
     .dot = dot,
     .mix = mix,
