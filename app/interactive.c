@@ -26,7 +26,8 @@ int app_interactive_run(const app_options *o, pali_error *err) {
     chat_options c = {
         .engine = {.model_dir = o->demo ? demo.dir : dir,
                    .backend = o->backend,
-                   .threads = o->threads},
+                   .threads = o->threads,
+                   .math = o->math},
         .image = o->nimages  ? o->images[0]
                  : o->resume ? NULL
                              : demo.picture,

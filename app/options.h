@@ -32,6 +32,7 @@ typedef struct app_options {
 
     const char *backend;
     int threads;
+    pali_math math;
     int max_tokens;
     pali_sampling sampling;
     int history;

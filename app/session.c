@@ -43,6 +43,7 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
         .model_dir = o->demo ? s->demo.dir : found,
         .backend = o->backend,
         .threads = o->threads,
+        .math = o->math,
     };
     if (!o->demo)
         rc = pali_hub_find(&o->hub, o->model, found, sizeof found, err);

@@ -44,10 +44,19 @@ typedef struct {
     void *user;
 } pali_run;
 
+/* How the CPU multiplies bfloat16 weights with many tokens (the encoder, prefill). AUTO is
+ * BF16 for models large enough that a person waits for it, where the processor has it. */
+typedef enum {
+    PALI_MATH_AUTO,
+    PALI_MATH_F32,  /* exact: weights widened, activations float32 */
+    PALI_MATH_BF16, /* activations rounded to bfloat16: half the time */
+} pali_math;
+
 typedef struct {
     int threads;      /* CPU workers; 0 = one per core this process may use */
     int positions;    /* room in the key/value cache: prefix + answer */
     pali_quant quant; /* NONE, INT8 or NF4: what the decoder's matrices become (quant.h) */
+    pali_math math;
 } pali_backend_options;
 
 /* Bytes a model would take beyond the mapped files. */

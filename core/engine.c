@@ -68,7 +68,7 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
         goto fail;
     }
     pali_weights_prefetch(e->weights);
-    pali_backend_options bo = {.threads = o->threads, .positions = e->context};
+    pali_backend_options bo = {.threads = o->threads, .positions = e->context, .math = o->math};
     if (automatic && e->backend != pali_backend_cpu()) {
         rc = e->backend->open(e->weights, &bo, run, &e->model, &e->fallback);
         if (rc == PALI_ECANCEL)

@@ -26,6 +26,7 @@ typedef struct {
     const char *model_dir; /* directory with config.json, *.safetensors, tokenizer.model */
     const char *backend;   /* "auto", "cpu", "cuda"; NULL = "auto" */
     int threads;           /* 0 = one per core */
+    pali_math math;        /* of the CPU backend; see backend.h */
     int context; /* positions of the key/value cache; 0 = images + 1024, at most the model's */
     int images;  /* to make room for when context is 0; 0 = 1 */
 } pali_engine_options;

@@ -8,6 +8,9 @@
  * is in L1. Widening is mostly waiting for memory, so the next step's weights are
  * asked for between tiles (3 % at 256 tokens).
  *
+ * Where the model's products are of bfloat16 (model.h) the panel is the weights as they
+ * lie, and a strip's part of x is rounded to pairs of columns before it meets them.
+ *
  * Every output is summed in the same order whatever the split into tasks, so the
  * result does not depend on the number of threads.
  *
@@ -20,6 +23,7 @@ enum {
     BLOCK_ROWS = 96,       /* a multiple of every table's tile rows */
     STEP = 256,            /* x of a strip: 256 * 32 floats, 32 KB at 16 floats a vector */
     LD = STEP + 16,        /* panel row; not a power of two, or rows would share cache sets */
+    PAIRS_LD = LD / 2,     /* the same in pairs of bfloat16 */
     ROW_BYTES = 96 * 1024, /* weights of one task of a one-token product */
     ROWS_MAX = 512,        /* rows of such a task */
     TASKS_EACH = 8,        /* tasks a thread should have to choose from */
@@ -31,6 +35,7 @@ typedef struct {
     int n;
     const float *x;
     int tokens, strips;
+    bool pairs; /* products of bfloat16 */
     int block;  /* rows of W in a task; of both matrices together when gated */
     int splits; /* parts the strips are cut into */
 } strips_job;
@@ -58,20 +63,29 @@ static int block_count(const strips_job *j, const pali_linear *l) {
     return (l->w->rows + b - 1) / b;
 }
 
-/* Widens columns [k0, k0 + kc) of the task's rows into panel. When gated, every tile
- * holds rows of W and then as many of up, so that one tile has both factors. */
-static void fill_panel(const pali_model *m, const pali_linear *l, int n0, int nout, int k0, int kc,
+/* Columns [k0, k0 + kc) of a row of W into row `to` of the panel. */
+static void fill_row(const strips_job *j, const pali_matrix *w, int row, int k0, int kc, int to,
+                     float *panel) {
+    if (j->pairs)
+        memcpy((uint32_t *)panel + to * PAIRS_LD, row_at(w, row, k0), (size_t)kc * 2);
+    else
+        j->m->k->widen(w->dtype, row_at(w, row, k0), (size_t)kc, panel + to * LD);
+}
+
+/* The task's rows into panel. When gated, every tile holds rows of W and then as many of
+ * up, so that one tile has both factors. */
+static void fill_panel(const strips_job *j, const pali_linear *l, int n0, int nout, int k0, int kc,
                        float *panel) {
-    int half = m->k->rows / 2;
+    int half = j->m->k->rows / 2;
     for (int i = 0; i < nout; i++) {
         if (l->put != PALI_PUT_GATED) {
-            m->k->widen(l->w->dtype, row_at(l->w, n0 + i, k0), (size_t)kc, panel + i * LD);
+            fill_row(j, l->w, n0 + i, k0, kc, i, panel);
             continue;
         }
         int group = i / half, left = nout - group * half, g = left < half ? left : half;
-        float *p = panel + (group * 2 * half + i % half) * LD;
-        m->k->widen(l->w->dtype, row_at(l->w, n0 + i, k0), (size_t)kc, p);
-        m->k->widen(l->up->dtype, row_at(l->up, n0 + i, k0), (size_t)kc, p + g * LD);
+        int to = group * 2 * half + i % half;
+        fill_row(j, l->w, n0 + i, k0, kc, to, panel);
+        fill_row(j, l->up, n0 + i, k0, kc, to + g, panel);
     }
 }
 
@@ -123,7 +137,8 @@ typedef struct {
     const pali_linear *l;
     int n0, nout, nrows; /* outputs n0 .. n0 + nout - 1, from nrows rows of panel */
     int step;            /* columns of W at a time */
-    float *panel, *bias; /* [BLOCK_ROWS][LD], [BLOCK_ROWS] */
+    float *panel, *bias; /* [BLOCK_ROWS][LD], or in half of it pairs; [BLOCK_ROWS] */
+    uint32_t *x;         /* [STEP / 2][lanes] pairs, in the other half */
     float *sums;         /* [strip][BLOCK_ROWS][lanes] */
 } block;
 
@@ -135,17 +150,23 @@ static void block_step(const block *b, int s0, int s1, int k0) {
     int kc = K - k0 < b->step ? K - k0 : b->step;
     int next = k0 + kc, next_kc = K - next < b->step ? K - next : b->step;
     int tiles = (s1 - s0) * ((b->nrows + R - 1) / R);
-    fill_panel(m, l, b->n0, b->nout, k0, kc, b->panel);
+    fill_panel(b->j, l, b->n0, b->nout, k0, kc, b->panel);
     for (int s = s0; s < s1; s++) {
         int left = b->j->tokens - s * L, used = left < L ? left : L;
         const float *x = b->j->x + ((size_t)s * (size_t)K + (size_t)k0) * (size_t)L;
         float *out = l->out + ((size_t)s * (size_t)l->w->rows + (size_t)b->n0) * (size_t)L;
         float *sums = b->sums + (size_t)(s - s0) * BLOCK_ROWS * (size_t)L;
+        if (b->j->pairs)
+            m->k->pack_pairs(kc, x, b->x);
         for (int r = 0; r < b->nrows; r += R) {
             int rows = b->nrows - r < R ? b->nrows - r : R;
             int n = l->put == PALI_PUT_GATED ? r / 2 : r;
             prefetch_panel(l, b->n0, b->nout, next, next_kc, done++, tiles);
-            m->k->tile(rows, used, kc, b->panel + r * LD, LD, 1, x, sums + r * L, k0 > 0);
+            if (b->j->pairs)
+                m->k->tile_pairs(rows, used, kc / 2, (uint32_t *)b->panel + r * PAIRS_LD, PAIRS_LD,
+                                 b->x, sums + r * L, k0 > 0);
+            else
+                m->k->tile(rows, used, kc, b->panel + r * LD, LD, 1, x, sums + r * L, k0 > 0);
             if (next == K)
                 finish(m, l, sums + r * L, rows, used, b->bias + n, out + n * L);
         }
@@ -166,7 +187,9 @@ static void strips_task(void *arg, int task, int worker) {
     b.nout = l->w->rows - b.n0 < outputs ? l->w->rows - b.n0 : outputs;
     b.nrows = l->put == PALI_PUT_GATED ? 2 * b.nout : b.nout;
     b.step = (l->w->cols + steps - 1) / steps;
+    b.step += j->pairs && b.step % 2;
     b.panel = pali_scratch(m, worker);
+    b.x = (uint32_t *)b.panel + (size_t)BLOCK_ROWS * PAIRS_LD;
     b.bias = b.panel + (size_t)BLOCK_ROWS * LD;
     b.sums = b.bias + BLOCK_ROWS;
     memset(b.bias, 0, BLOCK_ROWS * sizeof *b.bias);
@@ -179,8 +202,18 @@ static void strips_task(void *arg, int task, int worker) {
             block_step(&b, s, s + most < end ? s + most : end, k0);
 }
 
+/* Whether all of the products can be of bfloat16, and are to be. */
+static bool takes_pairs(const pali_model *m, const pali_linear *l, int n) {
+    bool all = m->bf16_products;
+    for (int i = 0; i < n && all; i++)
+        all = l[i].w->dtype == PALI_BF16 && l[i].w->cols % 2 == 0 &&
+              (l[i].put != PALI_PUT_GATED || l[i].up->dtype == PALI_BF16);
+    return all;
+}
+
 bool pali_linear_strips(pali_model *m, const pali_linear *l, int n, const float *x, int tokens) {
     strips_job j = {.m = m, .l = l, .n = n, .x = x, .tokens = tokens, .block = BLOCK_ROWS};
+    j.pairs = takes_pairs(m, l, n);
     j.strips = pali_strips(m, tokens);
     j.splits = 1;
     int want = TASKS_EACH * pali_pool_threads(m->pool), blocks = 0;

@@ -7,7 +7,10 @@
  *   kernels*.c   innermost loops      pool.c   threads
  *
  * Exact float32 arithmetic on the stored weights. Weights stay where they are,
- * in their dtype: matrix products widen a panel at a time into scratch.
+ * in their dtype: matrix products widen a panel at a time into scratch. With
+ * bf16_products those of many tokens (the encoder, prefill) round their input to the
+ * weights' bfloat16 instead, as a model does that runs in that dtype; sums, attention,
+ * norms and the residual stream are float32 still.
  *
  * Activations of many tokens lie in strips (kernels.h), of one token in plain
  * rows. The key/value cache is float32, [layer][K or V][K head][position][E]:
@@ -36,6 +39,7 @@ struct pali_model {
     const pali_kernels *k;
     pali_pool *pool;
     int positions;
+    bool bf16_products; /* of many tokens, where the weights are bfloat16 */
     const pali_run *run; /* of the call in progress, never NULL inside one */
 
     void *kv_block, *work_block; /* owned; everything below points into them */

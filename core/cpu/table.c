@@ -17,7 +17,8 @@ typedef struct {
 } arena;
 
 enum {
-    ALIGN = 64
+    ALIGN = 64,
+    LARGE_MODEL = 500000000, /* weights; smaller ones prefill in a moment anyway */
 };
 
 static float *take(arena *a, size_t rows, size_t cols) {
@@ -162,6 +163,8 @@ static bool text_fits(const pali_weights *w) {
 static int prepare(const pali_weights *w, const pali_backend_options *o, const pali_kernels *k,
                    pali_model *m, pali_memory *need, pali_error *err) {
     *m = (pali_model){.w = w, .k = k, .positions = o->positions};
+    m->bf16_products = k->tile_pairs && (o->math == PALI_MATH_BF16 ||
+                                         (o->math == PALI_MATH_AUTO && w->params >= LARGE_MODEL));
     if (!vision_fits(w) || !text_fits(w))
         return pali_fail(err, PALI_EFORMAT, "download the model again",
                          "the model's tensors do not fit its configuration");
