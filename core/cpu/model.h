@@ -39,7 +39,7 @@ struct pali_model {
     const pali_kernels *k;
     pali_pool *pool;
     int positions;
-    bool bf16_products; /* of many tokens, where the weights are bfloat16 */
+    bool bf16_products;  /* of many tokens, where the weights are bfloat16 */
     const pali_run *run; /* of the call in progress, never NULL inside one */
 
     void *kv_block, *work_block; /* owned; everything below points into them */

@@ -14,6 +14,9 @@
  * sequentially consistent, so at least one of them sees the other.           */
 #include "core/cpu/pool.h"
 
+#include "core/cpu/cpus.h"
+#include "core/machine.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -79,18 +82,22 @@ static int64_t now_ns(void) {
 
 /* --- CPUs ------------------------------------------------------------------ */
 
-static int count_cpus(cpu_set_t *set) {
-    CPU_ZERO(set);
-    if (sched_getaffinity(0, sizeof *set, set) == 0)
-        return CPU_COUNT(set);
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 && n <= THREADS_MAX ? (int)n : 1;
+/* The processors that workers may be pinned to; how many. 0: the system does not tell. */
+static int usable_cpus(int *cpu) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 0;
+    return pali_cpus_of_cores("", &set, cpu, THREADS_MAX);
 }
 
 int pali_pool_count(int threads) {
-    cpu_set_t set;
-    int n = threads > 0 ? threads : count_cpus(&set);
-    return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
+    int cpu[THREADS_MAX];
+    if (threads > 0)
+        return threads > THREADS_MAX ? THREADS_MAX : threads;
+    pali_machine machine;
+    pali_machine_look("", &machine);
+    int n = pali_cpus_under_quota(usable_cpus(cpu), machine.quota);
+    return n < 1 ? 1 : n;
 }
 
 int pali_pool_threads(const pali_pool *p) {
@@ -249,8 +256,7 @@ static int start_workers(pali_pool *p, pali_error *err) {
 
 int pali_pool_open(int threads, pali_pool **out, pali_error *err) {
     *out = NULL;
-    cpu_set_t set;
-    int ncpus = count_cpus(&set);
+    int cpu[THREADS_MAX], ncpus = usable_cpus(cpu);
     int n = pali_pool_count(threads);
     pali_pool *p = aligned_alloc(64, sizeof *p);
     if (!p)
@@ -261,15 +267,14 @@ int pali_pool_open(int threads, pali_pool **out, pali_error *err) {
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->finished, NULL);
     p->id = calloc((size_t)n, sizeof *p->id);
-    if (n > 1 && n == ncpus && CPU_COUNT(&set) == n)
+    if (n > 1 && n == ncpus)
         p->cpu = calloc((size_t)n, sizeof *p->cpu);
-    if (!p->id || (n > 1 && n == ncpus && CPU_COUNT(&set) == n && !p->cpu)) {
+    if (!p->id || (n > 1 && n == ncpus && !p->cpu)) {
         pali_pool_close(p);
         return pali_fail_nomem(err, "starting the worker threads");
     }
-    for (int c = 0, i = 0; p->cpu && c < CPU_SETSIZE && i < n; c++)
-        if (CPU_ISSET(c, &set))
-            p->cpu[i++] = c;
+    if (p->cpu)
+        memcpy(p->cpu, cpu, (size_t)n * sizeof *cpu);
     int rc = start_workers(p, err);
     if (rc != 0) {
         pali_pool_close(p);

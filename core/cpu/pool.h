@@ -9,7 +9,7 @@
  * The calling thread works too, as worker 0. Workers spin for a moment after a
  * run (the next one usually follows within microseconds), then sleep.
  *
- * When the pool has exactly one thread per CPU of the process, every thread is
+ * When the pool has exactly one thread per core of the process, every thread is
  * pinned to its own: some kernels pack busy threads onto few CPUs, which halves
  * the speed on two. With fewer or more threads placement is the system's.     */
 #ifndef PALI_CPU_POOL_H
@@ -25,7 +25,8 @@ typedef struct pali_pool pali_pool;
 /* worker is in [0, threads): an index for private scratch memory. */
 typedef void pali_pool_task(void *arg, int task, int worker);
 
-/* threads <= 0: one per CPU this process may use. Close with pali_pool_close. */
+/* threads <= 0: one per core this process may use, no more than a container's quota pays
+ * for. Close with pali_pool_close. */
 int pali_pool_open(int threads, pali_pool **out, pali_error *err);
 void pali_pool_close(pali_pool *p);
 

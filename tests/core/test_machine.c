@@ -1,6 +1,7 @@
 /* What a machine offers, read from made-up /proc and /sys folders. */
 #include "tests/test.h"
 
+#include "core/cpu/cpus.h"
 #include "core/machine.h"
 
 #include <ftw.h>
@@ -158,6 +159,53 @@ static void machine_this_one(void **unused) {
     pali_machine m;
     pali_machine_look("", &m);
     assert_true(m.cores >= 1 && m.memory > 0 && m.available <= m.memory);
+}
+
+static void expect_cores(const char *allowed, int n, const int *want) {
+    cpu_set_t set;
+    int cpu[16];
+    CPU_ZERO(&set);
+    for (const char *c = allowed; *c; c++)
+        CPU_SET((size_t)(*c - '0'), &set);
+    assert_int_equal(pali_cpus_of_cores(root, &set, cpu, 16), n);
+    assert_memory_equal(cpu, want, (size_t)n * sizeof *want);
+}
+
+static void list_siblings(int cpu, const char *list) {
+    char path[128];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    put_file(path, list);
+}
+
+static void cpus_are_one_a_core(void **unused) {
+    (void)unused;
+    expect_cores("0123", 4, (int[]){0, 1, 2, 3}); /* the system says nothing */
+    for (int c = 0; c < 2; c++) { /* two cores of two threads, numbered as Intel's and AMD's */
+        list_siblings(c, c ? "1,3\n" : "0,2\n");
+        list_siblings(c + 2, c ? "1,3\n" : "0,2\n");
+    }
+    expect_cores("0123", 2, (int[]){0, 1});
+    expect_cores("23", 2, (int[]){2, 3}); /* what may not be used does not count */
+    expect_cores("13", 1, (int[]){1});
+    list_siblings(0, "0-1\n"); /* and as others number them */
+    list_siblings(1, "0-1\n");
+    list_siblings(2, "2-3\n");
+    list_siblings(3, "2-3\n");
+    expect_cores("0123", 2, (int[]){0, 2});
+    list_siblings(0, "nonsense");
+    list_siblings(1, "");
+    list_siblings(2, "-5-99999999999999999999,,");
+    list_siblings(3, "3\n");
+    expect_cores("013", 3, (int[]){0, 1, 3});
+}
+
+static void cpus_keep_a_quota(void **unused) {
+    (void)unused;
+    assert_int_equal(pali_cpus_under_quota(8, 0), 8);
+    assert_int_equal(pali_cpus_under_quota(8, 2), 2);
+    assert_int_equal(pali_cpus_under_quota(8, 2.5), 3);
+    assert_int_equal(pali_cpus_under_quota(8, 0.1), 1);
+    assert_int_equal(pali_cpus_under_quota(2, 64), 2);
 }
 
 int main(void) {
