@@ -211,10 +211,16 @@ static void cpus_keep_a_quota(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        TEST(machine_nothing_readable_is_zero), TEST(machine_plain_one_has_no_limits),
-        TEST(machine_second_cgroups_limit),     TEST(machine_container_root_limits),
-        TEST(machine_first_cgroups_limit),      TEST(machine_nonsense_is_no_limit),
-        TEST(machine_cards_are_counted),        TEST(machine_this_one),
+        TEST(machine_nothing_readable_is_zero),
+        TEST(machine_plain_one_has_no_limits),
+        TEST(machine_second_cgroups_limit),
+        TEST(machine_container_root_limits),
+        TEST(machine_first_cgroups_limit),
+        TEST(machine_nonsense_is_no_limit),
+        TEST(machine_cards_are_counted),
+        TEST(machine_this_one),
+        TEST(cpus_are_one_a_core),
+        TEST(cpus_keep_a_quota),
     };
     return cmocka_run_group_tests_name("machine", tests, NULL, NULL);
 }
