@@ -65,7 +65,7 @@ static void on_event(void *user, const pull_event *e) {
     }
 }
 
-static int read_id(const app_options *o, pali_hub_id *id, pali_error *err) {
+int app_models_id(const app_options *o, pali_hub_id *id, pali_error *err) {
     if (!pali_hub_parse_id(o->words[0], id))
         return pali_fail(err, PALI_EARG, "such as google/paligemma2-3b-mix-224",
                          "\"%.80s\" is not the id of a model (org/name, or org/name@revision)",
@@ -104,7 +104,7 @@ int app_models_pull(const app_options *o, pali_error *err) {
                                      .retry_ms = RETRY_MS,
                                      .stall_s = STALL_S,
                                      .cancel = app_process_stop_flag()}};
-    int rc = read_id(o, &request.id, err);
+    int rc = app_models_id(o, &request.id, err);
     if (rc)
         return rc;
     if (offline && *offline && strcmp(offline, "0"))

@@ -137,6 +137,28 @@ static const app_verb table[] = {
         .max_words = 1,
         .run = app_models_pull,
     },
+    {
+        .name = "models",
+        .args = "",
+        .help = "list the models that are here",
+        .about = "\nThose in the cache of the Hugging Face hub: id, revision, size, precision, "
+                 "generation,\n"
+                 "image size, and whether they are complete.\n",
+        .takes = APP_TAKES_JSON,
+        .run = app_models_list,
+    },
+    {
+        .name = "rm",
+        .args = "ID[@REV]",
+        .help = "remove a model that is here",
+        .about = "\nFrom the cache of the Hugging Face hub: all of it, or one revision and the "
+                 "files that no\n"
+                 "other revision has.\n",
+        .takes = APP_TAKES_REVISION | APP_TAKES_YES,
+        .min_words = 1,
+        .max_words = 1,
+        .run = app_models_remove,
+    },
 };
 enum {
     ROWS = sizeof table / sizeof *table

@@ -138,6 +138,59 @@ static void pull_keeps_what_has_come_at_an_interrupt(void **state) {
     assert_int_equal(st.st_size, WEIGHTS);
 }
 
+static void models_that_were_pulled_are_listed_and_removed(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "models");
+    expect(&s, 0, 1, "no PaliGemma in ");
+    spawn_free(&s);
+    s = RUN(NULL, "pull", "org/tiny");
+    expect(&s, 0, 1, "checksum right");
+    spawn_free(&s);
+    s = RUN(NULL, "models"); /* {} is not the config of a PaliGemma */
+    assert_string_equal(s.text[0], "");
+    spawn_free(&s);
+    s = RUN(NULL, "models", "-v");
+    expect(&s, 0, 1, "1 other models");
+    spawn_free(&s);
+    s = RUN(NULL, "rm", "org/tiny");
+    expect(&s, 2, 1, "nobody is there to ask");
+    spawn_free(&s);
+    s = RUN(NULL, "rm", "org/tiny@v9", "--yes");
+    expect(&s, 1, 1, "revision v9 is not in the cache");
+    spawn_free(&s);
+    s = RUN(NULL, "rm", "org/tiny", "--yes");
+    expect(&s, 0, 1, "removed org/tiny, 3.1 MB");
+    spawn_free(&s);
+    s = RUN(NULL, "rm", "org/tiny", "--yes");
+    expect(&s, 1, 1, "is not in the cache");
+    spawn_free(&s);
+}
+
+/* The bundled model, laid out as a download would be. */
+static void models_are_described(void **state) {
+    (void)state;
+    char command[1024];
+    snprintf(command, sizeof command,
+             "m=%s/models--google--tiny && mkdir -p $m/refs $m/snapshots/" COMMIT " && "
+             "cp assets/demo/config.json assets/demo/model.safetensors assets/demo/tokenizer.model "
+             "$m/snapshots/" COMMIT " && printf " COMMIT " >$m/refs/main && "
+             "mkdir -p %s/models--google--part/snapshots/" COMMIT " && "
+             "cp assets/demo/config.json %s/models--google--part/snapshots/" COMMIT,
+             top, top, top);
+    assert_int_equal(system(command), 0);
+    spawned s = RUN(NULL, "models");
+    expect(&s, 0, 0, " px  complete\n");
+    expect(&s, 0, 0, "google/tiny  main ");
+    expect(&s, 0, 0, "google/part  0123456789ab ");
+    expect(&s, 0, 0, "incomplete: ");
+    spawn_free(&s);
+    s = RUN(NULL, "models", "--json");
+    expect(&s, 0, 0, "\"revisions\": [\"main\"]");
+    expect(&s, 0, 0, "\"complete\": true");
+    expect(&s, 0, 0, "\"complete\": false");
+    spawn_free(&s);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
@@ -146,6 +199,8 @@ int main(void) {
         TEST(pull_tells_wrong_usage),
         TEST(pull_tells_what_failed),
         TEST(pull_keeps_what_has_come_at_an_interrupt),
+        TEST(models_that_were_pulled_are_listed_and_removed),
+        TEST(models_are_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
