@@ -1,4 +1,5 @@
 /* main.c - parse, open, choose a mode, close. */
+#include "app/configure.h"
 #include "app/interactive.h"
 #include "app/oneshot.h"
 #include "app/options.h"
@@ -60,6 +61,7 @@ int main(int argc, char **argv) {
     pali_error err = {0};
     app_process_start();
     int rc = app_options_parse(argc, argv, &options, &err);
+    app_configure_complain(&options);
     if (!rc && !options.help && !options.version)
         pali_image_sandbox_start(NULL); /* without it pictures are decoded here; `-v` says so */
     if (!rc && options.help)

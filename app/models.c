@@ -91,7 +91,7 @@ static void add_json(table *t, const cached_model *m) {
                                             "pixels", m->pixels, "weights", (json_int_t)m->params));
     else if (o)
         json_object_set_new(o, "why", json_string(m->why));
-    text = o ? json_dumps(o, JSON_ENSURE_ASCII) : NULL;
+    text = o ? json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
     json_decref(o);
     if (!text)
         pali_fail_nomem(t->err, "listing the models");

@@ -1,4 +1,4 @@
-/* options.c - one table of options for getopt_long and for --help; see options.h. */
+/* options.c - one table of options for getopt_long, --help and the config file; see options.h. */
 #include "app/options.h"
 
 #include "ui/term.h"
@@ -33,6 +33,11 @@ enum {
     OPT_TEXTS,
 };
 
+/* Beside the groups of an option: the config file may set it, by its long name. */
+enum {
+    IN_FILE = 1 << 30
+};
+
 /* In the order of --help; without a code: a heading. Defaults stand in parentheses. Of two rows with
  * one code the first says whether it has a value. */
 static const struct {
@@ -44,18 +49,19 @@ static const struct {
     {'m', "model", "DIR",
      "directory of a downloaded model, or its hub id when it is\n"
      "in the local hub cache (PALI_MODEL)",
-     APP_TAKES_MODEL},
+     APP_TAKES_MODEL | IN_FILE},
     {OPT_DEMO, "demo", NULL,
      "the bundled miniature model; without IMAGE its own picture,\n"
      "and then without -p a few prompts about it",
      APP_TAKES_MODEL},
-    {'b', "backend", "NAME", "auto, cpu or cuda (auto)", APP_TAKES_MODEL},
-    {OPT_THREADS, "threads", "N", "processor threads; 0 is one a core (0)", APP_TAKES_MODEL},
+    {'b', "backend", "NAME", "auto, cpu or cuda (auto)", APP_TAKES_MODEL | IN_FILE},
+    {OPT_THREADS, "threads", "N", "processor threads; 0 is one a core (0)",
+     APP_TAKES_MODEL | IN_FILE},
     {OPT_MATH, "math", "KIND",
      "products of the picture and the prompt on the processor:\n"
      "bf16 is twice as fast where there is AVX512-BF16, f32 is\n"
      "exact; auto is bf16 for large models (auto)",
-     APP_TAKES_MODEL},
+     APP_TAKES_MODEL | IN_FILE},
 
     {0, "Asking", NULL, NULL, 0},
     {'p', "prompt", "TEXT", "what to ask; repeated: the next turns of one chat",
@@ -63,31 +69,32 @@ static const struct {
     {OPT_HISTORY, "history", "HOW",
      "earlier turns shown to the model: none, auto (before\n"
      "free-text questions) or the last N (auto)",
-     APP_TAKES_ASKING},
-    {'n', "max-tokens", "N", "longest answer, in tokens (256)", APP_TAKES_ANSWER},
+     APP_TAKES_ASKING | IN_FILE},
+    {'n', "max-tokens", "N", "longest answer, in tokens (256)", APP_TAKES_ANSWER | IN_FILE},
 
     {0, "Ranking", NULL, NULL, 0},
     {OPT_TEXT, "text", "TEXT", "a text to rank; repeated: the others", APP_TAKES_RANK},
     {OPT_TEXTS, "texts", "FILE", "more of them, one a line; - is standard input", APP_TAKES_RANK},
 
     {0, "Choosing words", NULL, NULL, 0},
-    {'t', "temperature", "X", "0 always takes the likeliest (0)", APP_TAKES_ANSWER},
-    {OPT_TOP_K, "top-k", "N", "only the N likeliest; 0 is off (0)", APP_TAKES_ANSWER},
+    {'t', "temperature", "X", "0 always takes the likeliest (0)", APP_TAKES_ANSWER | IN_FILE},
+    {OPT_TOP_K, "top-k", "N", "only the N likeliest; 0 is off (0)", APP_TAKES_ANSWER | IN_FILE},
     {OPT_TOP_P, "top-p", "X", "only the likeliest that hold this share; 1 is off (1)",
-     APP_TAKES_ANSWER},
-    {OPT_SEED, "seed", "N", "of the random numbers (0)", APP_TAKES_ANSWER},
+     APP_TAKES_ANSWER | IN_FILE},
+    {OPT_SEED, "seed", "N", "of the random numbers (0)", APP_TAKES_ANSWER | IN_FILE},
 
     {0, "Terminal chat (without -p)", NULL, NULL, 0},
     {OPT_GRAPHICS, "graphics", "KIND", "auto, kitty, iterm2, sixel, symbols, ascii or none (auto)",
-     APP_TAKES_CHAT},
+     APP_TAKES_CHAT | IN_FILE},
     {OPT_THEME, "theme", "NAME", "dark, light or none (by the terminal; none with NO_COLOR)",
-     APP_TAKES_CHAT},
+     APP_TAKES_CHAT | IN_FILE},
     {OPT_RESUME, "resume", "[=ID]", "go on with a kept chat: the newest, or this one",
      APP_TAKES_CHAT},
-    {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history", APP_TAKES_CHAT},
+    {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history", APP_TAKES_CHAT | IN_FILE},
 
     {0, "Tasks", NULL, NULL, 0},
-    {OPT_LANG, "lang", "CODE", "language of the answer, such as de or zh (en)", APP_TAKES_LANG},
+    {OPT_LANG, "lang", "CODE", "language of the answer, such as de or zh (en)",
+     APP_TAKES_LANG | IN_FILE},
 
     {0, "Many pictures", NULL, NULL, 0},
     {OPT_FILES_FROM, "files-from", "LIST",
@@ -121,6 +128,11 @@ enum {
         APP_TAKES_MODEL | APP_TAKES_ASKING | APP_TAKES_ANSWER | APP_TAKES_CHAT | APP_TAKES_JSON
 };
 
+/* The groups of a row. */
+static unsigned groups(size_t row) {
+    return table[row].group & ~(unsigned)IN_FILE;
+}
+
 /* --- help -------------------------------------------------------------------------- */
 
 static const char help_head[] =
@@ -149,7 +161,7 @@ static void help_options(FILE *f, unsigned takes) {
     for (size_t i = 0; i < ROWS; i++) {
         if (!table[i].code)
             heading = table[i].name;
-        if (!table[i].code || (table[i].group && !(table[i].group & takes)))
+        if (!table[i].code || (groups(i) && !(groups(i) & takes)))
             continue;
         if (heading)
             fprintf(f, "\n%s\n", heading);
@@ -412,7 +424,7 @@ static int check_groups(const app_verb *verb, const bool given[ROWS], pali_error
     for (size_t i = 0; i < ROWS; i++) {
         bool taken = !given[i];
         for (size_t j = 0; j < ROWS && !taken; j++)
-            taken = table[j].code == table[i].code && (!table[j].group || table[j].group & takes);
+            taken = table[j].code == table[i].code && (!groups(j) || groups(j) & takes);
         if (!taken)
             return verb ? pali_fail(err, PALI_EARG, NULL, "%s takes no --%s", verb->name,
                                     table[i].name)
@@ -448,14 +460,124 @@ static int settle_words(app_options *o, pali_error *err) {
     return 0;
 }
 
+/* --- the config file and the environment ------------------------------------------------ */
+
+/* Letters to change, add or leave out to make b of a; anything above 2 is far. */
+static int distance(const char *a, const char *b) {
+    int row[32], n = (int)strlen(b);
+    if (n >= 32 || strlen(a) >= 32)
+        return 32;
+    for (int j = 0; j <= n; j++)
+        row[j] = j;
+    for (int i = 1; a[i - 1]; i++) {
+        int corner = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int change = corner + (a[i - 1] != b[j - 1]),
+                other = row[j] < row[j - 1] ? row[j] : row[j - 1];
+            corner = row[j];
+            row[j] = change < other + 1 ? change : other + 1;
+        }
+    }
+    return row[n];
+}
+
+static int unknown_key(app_settings *s, const app_setting *item, pali_error *err) {
+    size_t best = ROWS;
+    int least = 3;
+    for (size_t i = 0; i < ROWS; i++)
+        if (table[i].code && table[i].group & IN_FILE &&
+            distance(item->key, table[i].name) < least) {
+            least = distance(item->key, table[i].name);
+            best = i;
+        }
+    return best < ROWS ? app_settings_blame(s, item->line, err, "there is no key %.60s; is it %s?",
+                                            item->key, table[best].name)
+                       : app_settings_blame(s, item->line, err, "there is no key %.60s", item->key);
+}
+
+/* Takes the value of a line as that of the option; into *o unless it was given already. */
+static int take_setting(app_options *o, const app_setting *item, size_t row, bool given,
+                        pali_error *err) {
+    app_options with = *o;
+    pali_error wrong = {0};
+    bool flag = !table[row].value, on = !strcmp(item->value, "yes") || !strcmp(item->value, "true");
+    if (flag && !on && strcmp(item->value, "no") && strcmp(item->value, "false"))
+        return app_settings_blame(&o->settings, item->line, err,
+                                  "%s wants yes or no, not \"%.80s\"", item->key, item->value);
+    optarg = (char *)(uintptr_t)item->value;
+    int rc = flag && !on ? 0 : take(&with, table[row].code, item->key, &wrong);
+    if (rc) /* in the words of the option, without its dashes */
+        return app_settings_blame(&o->settings, item->line, err, "%s",
+                                  wrong.what + (strncmp(wrong.what, "--", 2) ? 0 : 2));
+    if (given)
+        return 0;
+    *o = with;
+    o->effective[row].value = item->value;
+    o->effective[row].from = APP_FROM_FILE;
+    o->effective[row].line = item->line;
+    return 0;
+}
+
+static int read_settings(app_options *o, const bool given[ROWS], pali_error *err) {
+    char *path;
+    const char *named = getenv("PALI_CONFIG");
+    int rc = app_settings_path(named, getenv("XDG_CONFIG_HOME"), getenv("HOME"), &path, err);
+    if (!rc)
+        rc = app_settings_read(path, named != NULL, &o->settings, err);
+    free(path);
+    for (size_t k = 0; k < o->settings.n && !rc; k++) {
+        const app_setting *item = &o->settings.items[k];
+        size_t row = 0;
+        while (row < ROWS && !(table[row].code && table[row].group & IN_FILE &&
+                               !strcmp(table[row].name, item->key)))
+            row++;
+        rc = row == ROWS ? unknown_key(&o->settings, item, err)
+                         : take_setting(o, item, row, given[row], err);
+    }
+    if (!rc && o->settings.problems && !(o->verb && o->verb->lists_settings))
+        rc = pali_fail(err, PALI_EARG, "`pali config` shows what is understood",
+                       "the config file has mistakes");
+    return rc;
+}
+
+/* The last thing in parentheses of its text. */
+static void describe_default(size_t row, app_effective *e) {
+    const char *open = strrchr(table[row].text, '('), *close = open ? strchr(open, ')') : NULL;
+    if (close && !close[1])
+        snprintf(e->initially, sizeof e->initially, "%.*s", (int)(close - open - 1), open + 1);
+    else if (!table[row].value)
+        strcpy(e->initially, "no");
+}
+
+static void set_from_environment(app_options *o, int code, const char *variable,
+                                 const char *value) {
+    for (size_t i = 0; i < ROWS; i++)
+        if (table[i].code == code) {
+            o->effective[i].value = value;
+            o->effective[i].from = APP_FROM_ENVIRONMENT;
+            o->effective[i].variable = variable;
+        }
+}
+
+static app_from came_from(const app_options *o, int code) {
+    for (size_t i = 0; i < ROWS; i++)
+        if (table[i].code == code)
+            return o->effective[i].from;
+    return APP_FROM_DEFAULT;
+}
+
 /* What the options mean together. */
 static int settle(app_options *o, pali_error *err) {
     if (settle_words(o, err))
         return PALI_EARG;
-    if (o->demo && o->model)
+    if (o->demo && came_from(o, 'm') == APP_FROM_OPTION)
         return pali_fail(err, PALI_EARG, NULL, "--demo brings its own model: leave out --model");
-    if (!o->demo && !o->model)
-        o->model = getenv("PALI_MODEL");
+    const char *model = getenv("PALI_MODEL");
+    if (model && *model && came_from(o, 'm') < APP_FROM_ENVIRONMENT)
+        set_from_environment(o, 'm', "PALI_MODEL", o->model = model);
+    if (o->demo)
+        o->model = NULL;
     bool needs_model = !o->verb || o->verb->needs_model;
     if (needs_model && !o->demo && (!o->model || !*o->model))
         return pali_fail(err, PALI_EARG,
@@ -467,8 +589,8 @@ static int settle(app_options *o, pali_error *err) {
     if (o->verb && o->resume && (!o->output || o->resume_id))
         return pali_fail(err, PALI_EARG, NULL, "--resume goes on with the file of --output");
     const char *no_color = getenv("NO_COLOR");
-    if (!o->theme && no_color && *no_color)
-        o->theme = "none";
+    if (!o->theme && no_color && *no_color) /* a wish weaker than the file, says no-color.org */
+        set_from_environment(o, OPT_THEME, "NO_COLOR", o->theme = "none");
     o->env.term = getenv("TERM");
     o->env.colorterm = getenv("COLORTERM");
     o->env.term_program = getenv("TERM_PROGRAM");
@@ -508,6 +630,17 @@ static void fill_getopt(struct option longs[ROWS + 1], char shorts[3 + 2 * ROWS]
     *s = '\0';
 }
 
+/* From all rows to those that the config file knows. */
+static void keep_effective(app_options *o) {
+    for (size_t i = 0; i < ROWS; i++)
+        if (table[i].code && table[i].group & IN_FILE) {
+            app_effective e = o->effective[i];
+            e.name = table[i].name;
+            describe_default(i, &e);
+            o->effective[o->neffective++] = e;
+        }
+}
+
 int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) {
     *out = (app_options){
         .backend = "auto",
@@ -517,9 +650,10 @@ int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) 
         .graphics = -2,
         .prompts = calloc((size_t)argc + 1, sizeof *out->prompts),
         .words = calloc((size_t)argc + 1, sizeof *out->words),
+        .effective = calloc(ROWS, sizeof *out->effective),
         .texts = calloc((size_t)argc + 1, sizeof *out->texts),
     };
-    if (!out->prompts || !out->words || !out->texts)
+    if (!out->prompts || !out->effective || !out->words || !out->texts)
         return pali_fail_nomem(err, "reading the options");
     struct option longs[ROWS + 1];
     char shorts[3 + 2 * ROWS];
@@ -537,16 +671,29 @@ int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) 
         if (rc || out->help || out->version)
             return rc;
         for (size_t i = 0; i < ROWS; i++)
-            given[i] |= table[i].code == option;
+            if (table[i].code == option) {
+                given[i] = true;
+                out->effective[i].value = optarg ? optarg : "yes";
+                out->effective[i].from = APP_FROM_OPTION;
+            }
     }
     for (; optind < argc; optind++)
         add_word(out, argv[optind], false);
-    return check_groups(out->verb, given, err) ? PALI_EARG : settle(out, err);
+    int rc = check_groups(out->verb, given, err);
+    if (!rc)
+        rc = read_settings(out, given, err);
+    if (!rc)
+        rc = settle(out, err);
+    keep_effective(out);
+    return rc;
 }
 
 void app_options_close(app_options *o) {
     free(o->prompts);
     free(o->words);
     free(o->texts);
+    free(o->effective);
+    app_settings_close(&o->settings);
     o->prompts = o->words = o->texts = NULL;
+    o->effective = NULL;
 }

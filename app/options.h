@@ -1,17 +1,35 @@
-/* options.h - argv and environment -> one struct. The only reader of either.
+/* options.h - argv, environment and config file -> one struct. The only reader of them.
  *
- * Strings are borrowed from argv and the environment. Nothing is opened or looked
- * up here; what is written here is checked here, so that a typing mistake is told
+ * An option beats the environment, which beats the file, which beats the default. Strings are
+ * borrowed from argv, the environment and settings. Nothing else is opened or looked up here; what is written here is checked here, so that a typing mistake is told
  * before anything slow begins.                                                   */
 #ifndef APP_OPTIONS_H
 #define APP_OPTIONS_H
 
+#include "app/settings.h"
 #include "app/verbs.h"
 #include "core/hub.h"
 #include "core/pali.h"
 
 #include <stdbool.h>
 #include <stddef.h>
+
+typedef enum {
+    APP_FROM_DEFAULT,
+    APP_FROM_FILE,
+    APP_FROM_ENVIRONMENT,
+    APP_FROM_OPTION
+} app_from;
+
+/* What became of one setting that the config file may make. */
+typedef struct {
+    const char *name;
+    char initially[48]; /* the default, for a person */
+    const char *value;  /* as it was written; "" for the default */
+    app_from from;
+    int line;             /* of the file */
+    const char *variable; /* of the environment */
+} app_effective;
 
 typedef struct app_options {
     const app_verb *verb; /* NULL: none, so a chat or questions */
@@ -54,6 +72,10 @@ typedef struct app_options {
     const char *dump; /* directory; NULL: none */
     bool help, version;
 
+    app_settings settings;    /* the config file; its problems are for the user */
+    app_effective *effective; /* owned */
+    size_t neffective;
+
     pali_hub_env hub; /* where the hub's cache may be */
     struct {
         const char *term, *colorterm, *term_program, *tmux, *home, *xdg_state; /* may be NULL */
@@ -61,7 +83,8 @@ typedef struct app_options {
     } env;
 } app_options;
 
-/* PALI_EARG names the option and the bad value. Close *out in any case. With help or
+/* PALI_EARG names the option and the bad value, or says that the config file has mistakes, which
+ * are in out->settings.problems; with the verb that lists the settings they are no error. Close *out in any case. With help or
  * version set nothing after it was checked. The verb is set as soon as it was read. */
 int app_options_parse(int argc, char **argv, app_options *out, pali_error *err);
 void app_options_close(app_options *o);

@@ -1,6 +1,7 @@
 /* verbs.c - the table; see verbs.h. */
 #include "app/verbs.h"
 
+#include "app/configure.h"
 #include "app/doctor.h"
 #include "app/interactive.h"
 #include "app/models.h"
@@ -122,6 +123,20 @@ static const app_verb table[] = {
             "fits.\n",
         .takes = APP_TAKES_MODEL | APP_TAKES_JSON,
         .run = app_doctor_run,
+    },
+    {
+        .name = "config",
+        .args = "",
+        .help = "show the settings, and where each comes from",
+        .about =
+            "\nIn the form of the config file, pali/config in XDG_CONFIG_HOME or ~/.config (or the "
+            "file\n"
+            "that PALI_CONFIG names): `name = value`, a line each, with the long names of "
+            "options.\n"
+            "An option beats the environment, which beats the file, which beats the default.\n",
+        .takes = APP_TAKES_MODEL | APP_TAKES_ASKING | APP_TAKES_ANSWER | APP_TAKES_CHAT,
+        .lists_settings = true,
+        .run = app_configure_list,
     },
     {
         .name = "pull",

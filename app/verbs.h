@@ -40,7 +40,8 @@ typedef struct app_verb {
     const char *help;  /* one line of --help */
     const char *about; /* more lines for `pali VERB --help`, each ended by \n; may be NULL */
     unsigned takes;
-    bool needs_model; /* -m, --demo or PALI_MODEL must be there */
+    bool lists_settings; /* mistakes in the config file do not keep it from running */
+    bool needs_model;    /* -m, --demo or PALI_MODEL must be there */
     /* Words after the verb: how many, and which of them are pictures: from the texts-th on when
      * has_images (then there must be one, or --demo brings its own), else none. */
     int min_words, max_words, texts;

@@ -8,6 +8,7 @@ folder=$1
 only=${2:-}
 export CMOCKA_MESSAGE_OUTPUT=TAP
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1}
+export PALI_CONFIG= # not the config file of whoever runs this
 export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$PWD/tests/lsan.supp:print_suppressions=0}
 passed=0 failed=0 skipped=0
 out=$(mktemp) || exit 1

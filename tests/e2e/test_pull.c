@@ -185,9 +185,9 @@ static void models_are_described(void **state) {
     expect(&s, 0, 0, "incomplete: ");
     spawn_free(&s);
     s = RUN(NULL, "models", "--json");
-    expect(&s, 0, 0, "\"revisions\": [\"main\"]");
-    expect(&s, 0, 0, "\"complete\": true");
-    expect(&s, 0, 0, "\"complete\": false");
+    expect(&s, 0, 0, "\"revisions\":[\"main\"]");
+    expect(&s, 0, 0, "\"complete\":true");
+    expect(&s, 0, 0, "\"complete\":false");
     spawn_free(&s);
 }
 
