@@ -78,7 +78,8 @@ $(B)/pali: $(B)/app/main.c.o $(B)/libapp.a $(B)/libui.a $(B)/libpali.a
 # Code for instruction sets the building machine may lack: chosen at run time.
 $(B)/core/cpu/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
 $(B)/core/cpu/%_avx512.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
-$(B)/core/cpu/%_avx512bf16.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16
+$(B)/core/cpu/%_avx512vnni.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+$(B)/core/cpu/%_avx512bf16.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
 # The decoder is other people's code: our warnings do not apply to it, and hostile
 # numbers overflow in it, which -fwrapv makes harmless.
 $(B)/core/stb_image.c.o: WARN_C := -w
@@ -185,7 +186,8 @@ build/fuzz/%.cc.o: %.cc
 	$(CLANG)++ -std=c++17 $(FUZZ_FLAGS) -I. -D_GNU_SOURCE -pthread -MMD -MP $(PKG_CFLAGS) -w -c -o $@ $<
 build/fuzz/core/cpu/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
 build/fuzz/core/cpu/%_avx512.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
-build/fuzz/core/cpu/%_avx512bf16.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16
+build/fuzz/core/cpu/%_avx512vnni.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+build/fuzz/core/cpu/%_avx512bf16.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
 build/fuzz/libpali.a: $(fuzz_obj)
 	@rm -f $@ && ar rcs $@ $^
 build/fuzz/fuzz_%: build/fuzz/tests/fuzz/fuzz_%.c.o build/fuzz/libpali.a

@@ -91,6 +91,33 @@ const float pali_nf4_map[256] = {
     0.96484375f,      0.978906274f,     0.992968738f,     1.0f,
 };
 
+/* The two loops that see every weight are compiled for wider vectors too, and the fitting one
+ * is chosen when the program starts. */
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define WIDE
+#endif
+
+static uint32_t bits_of(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static float of_bits(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/* The bits of |x|, which order as the numbers do and, unlike floats, may be compared in any
+ * order; 0 for NaN. */
+static int magnitude(float x) {
+    int a = (int)(bits_of(x) & 0x7fffffffu);
+    return a > 0x7f800000 ? 0 : a;
+}
+
 /* --- memory ---------------------------------------------------------------------- */
 
 enum {
@@ -161,51 +188,53 @@ size_t pali_quant_pieces(const pali_quant_parts *q) {
 
 /* --- int8 ------------------------------------------------------------------------- */
 
-static uint32_t bits_of(float x) {
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-static float of_bits(uint32_t u) {
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-/* x as float16 has it, half to even; what is too large, infinite or NaN becomes +-65504. */
+/* x as float16 has it, half to even; what is too large, infinite or NaN becomes +-65504.
+ * Masks, not conditions: those would keep compilers from making vectors of it. */
 static float round_f16(float x) {
     uint32_t u = bits_of(x), sign = u & 0x80000000u, a = u & 0x7fffffffu;
     /* 13 bits go; below 2^-14 half floats lie 2^-24 apart, as floats do in [0.5, 1). */
-    float normal = of_bits((a + 0xfff + (a >> 13 & 1)) & ~0x1fffu);
-    float small = (of_bits(a) + 0.75f) - 0.75f;
-    float r = a < 0x38800000u ? small : normal;
-    return of_bits(sign | bits_of(a < 0x477fe000u ? r : 65504.0f));
+    uint32_t normal = (a + 0xfff + (a >> 13 & 1)) & ~0x1fffu;
+    uint32_t small = bits_of((of_bits(a) + 0.75f) - 0.75f);
+    uint32_t is_small = -(uint32_t)(a < 0x38800000u), is_large = -(uint32_t)(a >= 0x477fe000u);
+    uint32_t r = (small & is_small) | (normal & ~is_small);
+    return of_bits(sign | (r & ~is_large) | (0x477fe000u & is_large));
 }
 
 enum {
     CHUNK = 256 /* weights widened at a time */
 };
 
+/* The largest |x| in float16, or top. */
+WIDE static float int8_top(const float *x, float top) {
+    int most = (int)bits_of(top);
+    for (int i = 0; i < CHUNK; i++) {
+        int a = magnitude(round_f16(x[i]));
+        most = a > most ? a : most;
+    }
+    return of_bits((uint32_t)most);
+}
+
+WIDE static void int8_codes(const float *x, float scale, signed char *codes) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    for (int i = 0; i < CHUNK; i++)
+        codes[i] = (signed char)(int)((round_f16(x[i]) * scale + magic) - magic);
+}
+
 void pali_int8_row(const pali_matrix *src, size_t row, const pali_quant_parts *q) {
     size_t cols = (size_t)q->cols, from = row * cols;
-    signed char *codes = (signed char *)q->codes + from;
-    float x[CHUNK], top = 0;
-    for (size_t c = 0; c < cols; c += CHUNK) {
-        size_t n = cols - c < CHUNK ? cols - c : CHUNK;
-        pali_matrix_read(src, from + c, n, x);
-        for (size_t i = 0; i < n; i++) {
-            float a = fabsf(round_f16(x[i]));
-            top = a > top ? a : top;
-        }
+    float x[CHUNK] = {0}, top = 0;
+    for (size_t c = 0, n; c < cols; c += n) {
+        n = cols - c < CHUNK ? cols - c : CHUNK;
+        pali_matrix_read(src, from + c, n, x); /* what is left of an earlier one changes no top */
+        top = int8_top(x, top);
     }
     const float scale = top > 0 ? 1.0f / top * 127.0f : 0.0f;
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    for (size_t c = 0; c < cols; c += CHUNK) {
-        size_t n = cols - c < CHUNK ? cols - c : CHUNK;
+    for (size_t c = 0, n; c < cols; c += n) {
+        signed char codes[CHUNK];
+        n = cols - c < CHUNK ? cols - c : CHUNK;
         pali_matrix_read(src, from + c, n, x);
-        for (size_t i = 0; i < n; i++)
-            codes[c + i] = (signed char)(int)((round_f16(x[i]) * scale + magic) - magic);
+        int8_codes(x, scale, codes);
+        memcpy(q->codes + from + c, codes, n);
     }
     q->scales[row] = top;
 }
@@ -217,6 +246,26 @@ static float inverse(float absmax) {
     return 1.0f / (absmax > 1e-38f ? absmax : 1e-38f);
 }
 
+/* A block: two codes a byte to out, max |x| back. */
+WIDE static float nf4_block(const float x[PALI_NF4_BLOCK], unsigned char out[PALI_NF4_BLOCK / 2]) {
+    int code[PALI_NF4_BLOCK], most = 0;
+    for (int i = 0; i < PALI_NF4_BLOCK; i++) {
+        int a = magnitude(x[i]);
+        most = a > most ? a : most;
+    }
+    const float top = of_bits((uint32_t)most), inv = inverse(top);
+    for (int i = 0; i < PALI_NF4_BLOCK; i++) {
+        float y = x[i] * inv;
+        int c = 0;
+        for (int k = 0; k < 15; k++)
+            c += y > pali_nf4_middle[k];
+        code[i] = c;
+    }
+    for (int i = 0; i < PALI_NF4_BLOCK / 2; i++)
+        out[i] = (unsigned char)(code[2 * i] << 4 | code[2 * i + 1]);
+    return top;
+}
+
 void pali_nf4_codes(const pali_matrix *src, size_t group, const pali_quant_parts *q,
                     float *absmax) {
     enum {
@@ -226,23 +275,11 @@ void pali_nf4_codes(const pali_matrix *src, size_t group, const pali_quant_parts
     size_t last = q->blocks - first < PALI_NF4_GROUP ? q->blocks : first + PALI_NF4_GROUP;
     for (size_t b = first; b < last; b++) {
         size_t n = all - b * B < B ? all - b * B : B;
-        float x[B] = {0}, top = 0;
-        int code[B] = {0};
+        float x[B] = {0};
+        unsigned char codes[B / 2];
         pali_matrix_read(src, b * B, n, x);
-        for (int i = 0; i < B; i++) {
-            float a = fabsf(x[i]);
-            top = a > top ? a : top;
-        }
-        absmax[b] = top;
-        const float inv = inverse(top);
-        for (int i = 0; i < B; i++)
-            x[i] *= inv;
-        for (int k = 0; k < 15; k++)
-            for (int i = 0; i < B; i++)
-                code[i] += x[i] > pali_nf4_middle[k];
-        unsigned char *out = q->codes + b * (B / 2);
-        for (size_t i = 0; i < (n + 1) / 2; i++)
-            out[i] = (unsigned char)(code[2 * i] << 4 | code[2 * i + 1]);
+        absmax[b] = nf4_block(x, codes);
+        memcpy(q->codes + b * (B / 2), codes, (n + 1) / 2);
     }
 }
 

@@ -58,7 +58,7 @@ enum {
 
 extern const float pali_nf4_code[16];
 extern const float pali_nf4_middle[15]; /* half way between neighbours, in float32 */
-extern const float pali_nf4_map[256]; /* bitsandbytes' "dynamic map" */
+extern const float pali_nf4_map[256];   /* bitsandbytes' "dynamic map" */
 
 /* A quantised matrix under construction: one block of memory in parts,
  * [codes][scale codes, NF4 only][scales], each aligned. */

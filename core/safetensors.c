@@ -359,3 +359,13 @@ size_t pali_safetensors_prefetch(const pali_safetensors *st, size_t from) {
     madvise((char *)st->map + from, n, MADV_WILLNEED);
     return from + n < st->map_size ? from + n : 0;
 }
+
+void pali_safetensors_release(const pali_safetensors *st, const void *data, size_t n) {
+    uintptr_t map = (uintptr_t)st->map, at = (uintptr_t)data, page = (uintptr_t)getpagesize();
+    if (at < map || n > st->map_size || at - map > st->map_size - n)
+        return;
+    /* Whole pages only: the ends hold parts of the neighbours. */
+    uintptr_t from = (at + page - 1) / page * page, to = (at + n) / page * page;
+    if (from < to)
+        madvise((unsigned char *)st->map + (from - map), to - from, MADV_DONTNEED);
+}

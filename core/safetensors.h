@@ -61,6 +61,10 @@ const pali_tensor *pali_safetensors_find(const pali_safetensors *st, const char 
  * Returns where the next stretch begins, 0 at the end of the file. */
 size_t pali_safetensors_prefetch(const pali_safetensors *st, size_t from);
 
+/* n bytes at data will not be read again soon: if they are of this file, their memory is
+ * given back. Reading them again is right, and slower. */
+void pali_safetensors_release(const pali_safetensors *st, const void *data, size_t n);
+
 #ifdef __cplusplus
 }
 #endif

@@ -663,3 +663,9 @@ void pali_weights_prefetch(pali_weights *w) {
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
+
+void pali_weights_release(const pali_weights *w, const pali_matrix *m) {
+    size_t n = (size_t)m->rows * (size_t)m->cols * pali_dtype_size(m->dtype);
+    for (size_t i = 0; i < w->nshards; i++)
+        pali_safetensors_release(w->shards[i].file, m->data, n);
+}

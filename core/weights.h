@@ -74,6 +74,9 @@ void pali_weights_close(pali_weights *w);
  * ends with pali_weights_close. Does nothing when they do not fit in memory. */
 void pali_weights_prefetch(pali_weights *w);
 
+/* Gives back the memory of a matrix of w that is not going to be read soon. */
+void pali_weights_release(const pali_weights *w, const pali_matrix *m);
+
 /* Elements [from, from + n) of m, row-major, as float32. */
 void pali_matrix_read(const pali_matrix *m, size_t from, size_t n, float *out);
 

@@ -118,7 +118,7 @@ static bool add_row(pali_model *m, const pali_matrix *w, const pali_matrix *post
 
 /* A layer from the query on (row_q, rotated), for the token in row_x. */
 static bool finish_row(pali_model *m, int layer, int keys) {
-    const pali_text_layer *l = &m->w->text[layer];
+    const pali_text_layer *l = &m->text[layer];
     pali_attention a = attention(m, layer, m->row_q, keys, m->row_a);
     if (!pali_attend_row(m, &a) || !add_row(m, &l->o_w, &l->post_attn_norm, m->row_a))
         return false;
@@ -138,7 +138,7 @@ static bool head(pali_model *m) {
 
 static bool step_layer(pali_model *m, int layer) {
     const pali_text_config *c = &m->w->config.text;
-    const pali_text_layer *l = &m->w->text[layer];
+    const pali_text_layer *l = &m->text[layer];
     size_t E = (size_t)c->E, at = (size_t)m->filled * E;
     pali_norm n = rms(m, &l->attn_norm, false);
     pali_norm_row(m, &n, m->row_x, m->row_a);
@@ -273,7 +273,7 @@ static bool add_strips(pali_model *m, const pali_matrix *w, const pali_matrix *p
 
 /* Keys and values of a layer for all tokens, and the queries in q when wanted. */
 static bool prefill_keys(pali_model *m, prefill_job *j) {
-    const pali_text_layer *l = &m->w->text[j->layer];
+    const pali_text_layer *l = &m->text[j->layer];
     size_t values = (size_t)pali_strips(m, j->tokens) * (size_t)m->k->lanes * (size_t)l->k_w.rows;
     pali_norm n = rms(m, &l->attn_norm, false);
     pali_linear qkv[] = {
@@ -287,7 +287,7 @@ static bool prefill_keys(pali_model *m, prefill_job *j) {
 }
 
 static bool prefill_layer(pali_model *m, prefill_job *j) {
-    const pali_text_layer *l = &m->w->text[j->layer];
+    const pali_text_layer *l = &m->text[j->layer];
     int T = j->tokens, strips = pali_strips(m, T), block = pali_block_strips(m, T);
     size_t L = (size_t)m->k->lanes, D = (size_t)l->mlp_norm.cols;
     pali_norm n = rms(m, &l->mlp_norm, false);
@@ -311,7 +311,7 @@ static bool prefill_layer(pali_model *m, prefill_job *j) {
 /* The last layer: keys and values of all, the rest for the last token alone. */
 static bool prefill_last(pali_model *m, prefill_job *j) {
     const pali_text_config *c = &m->w->config.text;
-    const pali_text_layer *l = &m->w->text[j->layer];
+    const pali_text_layer *l = &m->text[j->layer];
     size_t L = (size_t)m->k->lanes, D = (size_t)c->D, last = (size_t)j->tokens - 1;
     if (!prefill_keys(m, j))
         return false;

@@ -6,6 +6,9 @@
 #include <cpuid.h>
 #endif
 
+const int16_t pali_nf4_q16[16] = {-16383, -11406, -8602, -6470, -4660, -3027, -1492, 0,
+                                  1304,   2637,   4032,  5536,  7220,  9217,  11844, 16383};
+
 enum {
     VN = 4
 };
@@ -16,6 +19,7 @@ enum {
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32_t vu __attribute__((vector_size(16)));
+typedef int16_t vs __attribute__((vector_size(16)));
 typedef float vf_any __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint16_t vh_any __attribute__((vector_size(8), aligned(1), may_alias));
 
@@ -36,6 +40,46 @@ static inline vf v_half(const void *p) {
     vu special = (vu)(rest >= (0x7c00u << 13)) & 0x7f800000u;
     return (vf)((vu)x | sign | special);
 }
+static inline float v_sum(vf x) {
+    return (x[0] + x[2]) + (x[1] + x[3]);
+}
+
+static inline vs v_from8(const void *p) {
+    vs x;
+    for (int i = 0; i < 8; i++)
+        x[i] = ((const int8_t *)p)[i];
+    return x;
+}
+static inline vi v_from8_32(const void *p) {
+    const int8_t *s = p;
+    return (vi){s[0], s[1], s[2], s[3]};
+}
+static inline vi v_from8u_32(const void *p) {
+    const uint8_t *s = p;
+    return (vi){s[0], s[1], s[2], s[3]};
+}
+static inline vi v_mac16(vi acc, vs a, vs b) {
+    vi x = (vi)a, y = (vi)b; /* pairs: the odd one is the upper half */
+    vi xl = (vi)((vu)x << 16) >> 16, yl = (vi)((vu)y << 16) >> 16;
+    return acc + (x >> 16) * (y >> 16) + xl * yl;
+}
+static inline vf v_pick(vf s, int j) {
+    return s[j / 2] - (vf){0};
+}
+static inline vf v_look16(vi i) {
+    return (vf){pali_nf4_code[i[0] & 15], pali_nf4_code[i[1] & 15], pali_nf4_code[i[2] & 15],
+                pali_nf4_code[i[3] & 15]};
+}
+static inline vf v_look8(const float *t, vi i) {
+    return (vf){t[i[0] & 7], t[i[1] & 7], t[i[2] & 7], t[i[3] & 7]};
+}
+static inline void nf4_expand(const unsigned char *p, vs out[4]) {
+    for (int i = 0; i < 32; i++)
+        out[i / 8][i % 8] = pali_nf4_q16[i % 2 ? p[i / 2] & 15 : p[i / 2] >> 4];
+}
+static inline int nf4_element(int v, int i) {
+    return 8 * v + i;
+}
 
 #include "core/cpu/simd.h"
 
@@ -53,7 +97,10 @@ const pali_kernels *pali_kernels_at(int i) {
         return &pali_kernels_avx2;
     if (i == 2 && avx512)
         return &pali_kernels_avx512;
-    if (i == 3 && avx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16))
+    bool vnni = avx512 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VNNI);
+    if (i == 3 && vnni)
+        return &pali_kernels_avx512vnni;
+    if (i == 4 && vnni && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16))
         return &pali_kernels_avx512bf16;
 #endif
     return i == 0 ? &pali_kernels_plain : NULL;

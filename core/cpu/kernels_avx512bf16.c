@@ -1,37 +1,17 @@
-/* kernels_avx512bf16.c - AVX-512 with products of bfloat16: VDPBF16PS multiplies two pairs
+/* kernels_avx512bf16.c - AVX-512 with VNNI and products of bfloat16: VDPBF16PS multiplies two pairs
  * a lane and adds them in float32, twice the rate of float32's multiply-add, and weights
  * stored as bfloat16 need no widening. The other side is rounded to bfloat16, as it is
  * in a model that runs in that dtype; that is why this is a choice (model.h).          */
 #include "core/cpu/kernels.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-#include <stdint.h>
-
-enum {
-    VN = 16
-};
-#define TILE_ROWS  12
 #define TABLE      pali_kernels_avx512bf16
 #define NAME       "AVX-512 BF16"
 #define PACK_PAIRS pack_pairs
 #define TILE_PAIRS tile_pairs
+#define NARROW     narrow
+#include "core/cpu/vector_avx512.h"
 
-typedef float vf __attribute__((vector_size(64)));
-typedef int32_t vi __attribute__((vector_size(64)));
-typedef uint32_t vu __attribute__((vector_size(64)));
-typedef float vf_any __attribute__((vector_size(64), aligned(1), may_alias));
-typedef uint16_t vh_any __attribute__((vector_size(32), aligned(1), may_alias));
-
-static inline vf v_fma(vf a, vf b, vf c) {
-    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-}
-static inline vf v_max(vf a, vf b) {
-    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
-}
-static inline vf v_half(const void *p) {
-    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256(p));
-}
 /* a * b of both halves of each lane, plus c. */
 static inline vf v_dot_pairs(vu a, vu b, vf c) {
     return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
@@ -46,8 +26,18 @@ static inline vu v_pairs(vf first, vf second) {
 static void pack_pairs(int k, const float *x, uint32_t *out);
 static void tile_pairs(int rows, int used, int pairs, const uint32_t *w, size_t rs,
                        const uint32_t *x, float *c, bool add);
+static void narrow(size_t n, const float *x, uint32_t *out);
 
 #include "core/cpu/simd.h"
+
+static void narrow(size_t n, const float *x, uint32_t *out) {
+    for (size_t i = 0; i < n; i += VN) {
+        size_t m = n - i < VN ? n - i : VN;
+        vf v = m < VN ? v_load_part(x + i, m) : v_load(x + i);
+        __m256i h = (__m256i)_mm512_cvtneps_pbh((__m512)v);
+        memcpy((uint16_t *)out + i, &h, m * 2);
+    }
+}
 
 static void pack_pairs(int k, const float *x, uint32_t *out) {
     for (int i = 0; i + 1 < k; i += 2)

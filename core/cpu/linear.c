@@ -9,12 +9,13 @@
  * asked for between tiles (3 % at 256 tokens).
  *
  * Where the model's products are of bfloat16 (model.h) the panel is the weights as they
- * lie, and a strip's part of x is rounded to pairs of columns before it meets them.
+ * lie, or rounded to it, and a strip's part of x is rounded to pairs of columns before it meets them.
  *
  * Every output is summed in the same order whatever the split into tasks, so the
  * result does not depend on the number of threads.
  *
- * One token. Rows of W stream from memory, once.                              */
+ * One token. Rows of W stream from memory, once. Quantised ones meet x rounded to 16-bit
+ * integers (simd_quant.h); with many tokens their panels are float32, exactly.  */
 #include "core/cpu/model.h"
 
 #include <string.h>
@@ -27,6 +28,7 @@ enum {
     ROW_BYTES = 96 * 1024, /* weights of one task of a one-token product */
     ROWS_MAX = 512,        /* rows of such a task */
     TASKS_EACH = 8,        /* tasks a thread should have to choose from */
+    PIECE = 512,           /* weights widened at a time where a row has no fast way */
 };
 
 typedef struct {
@@ -43,12 +45,20 @@ typedef struct {
 size_t pali_linear_scratch(const pali_kernels *k) {
     size_t strips = (size_t)(PALI_BLOCK_TOKENS / k->lanes);
     size_t many = (size_t)BLOCK_ROWS * LD + strips * BLOCK_ROWS * (size_t)k->lanes + BLOCK_ROWS;
-    return many > 2 * ROWS_MAX ? many : 2 * ROWS_MAX;
+    return many > 2 * ROWS_MAX + PIECE ? many : 2 * ROWS_MAX + PIECE;
+}
+
+/* Bytes of n elements of w, whole ones. */
+static size_t span(const pali_matrix *w, size_t n) {
+    return w->dtype == PALI_NF4 ? n / 2 : w->dtype == PALI_INT8 ? n : n * pali_dtype_size(w->dtype);
+}
+
+static size_t element(const pali_matrix *w, int row, int col) {
+    return (size_t)row * (size_t)w->cols + (size_t)col;
 }
 
 static const unsigned char *row_at(const pali_matrix *w, int row, int col) {
-    return (const unsigned char *)w->data +
-           ((size_t)row * (size_t)w->cols + (size_t)col) * pali_dtype_size(w->dtype);
+    return (const unsigned char *)w->data + span(w, element(w, row, col));
 }
 
 /* --- many tokens ------------------------------------------------------------- */
@@ -66,10 +76,16 @@ static int block_count(const strips_job *j, const pali_linear *l) {
 /* Columns [k0, k0 + kc) of a row of W into row `to` of the panel. */
 static void fill_row(const strips_job *j, const pali_matrix *w, int row, int k0, int kc, int to,
                      float *panel) {
-    if (j->pairs)
+    const pali_kernels *k = j->m->k;
+    if (!j->pairs) {
+        k->read(w, element(w, row, k0), (size_t)kc, panel + to * LD);
+    } else if (w->dtype == PALI_BF16) {
         memcpy((uint32_t *)panel + to * PAIRS_LD, row_at(w, row, k0), (size_t)kc * 2);
-    else
-        j->m->k->widen(w->dtype, row_at(w, row, k0), (size_t)kc, panel + to * LD);
+    } else {
+        float wide[STEP];
+        k->read(w, element(w, row, k0), (size_t)kc, wide);
+        k->narrow((size_t)kc, wide, (uint32_t *)panel + to * PAIRS_LD);
+    }
 }
 
 /* The task's rows into panel. When gated, every tile holds rows of W and then as many of
@@ -92,7 +108,7 @@ static void fill_panel(const strips_job *j, const pali_linear *l, int n0, int no
 /* Asks for the part `i` of `n` of the weights that the next step will widen, columns
  * [k0, k0 + kc): short pieces of many rows, which the processor does not foresee. */
 static void prefetch_panel(const pali_linear *l, int n0, int nout, int k0, int kc, int i, int n) {
-    size_t bytes = (size_t)kc * pali_dtype_size(l->w->dtype);
+    size_t bytes = span(l->w, (size_t)kc);
     for (int r = nout * i / n; r < nout * (i + 1) / n; r++) {
         const unsigned char *w = row_at(l->w, n0 + r, k0);
         for (size_t b = 0; b < bytes; b += 64)
@@ -202,12 +218,18 @@ static void strips_task(void *arg, int task, int worker) {
             block_step(&b, s, s + most < end ? s + most : end, k0);
 }
 
+static bool is_quantised(const pali_matrix *w) {
+    return w->dtype == PALI_INT8 || w->dtype == PALI_NF4;
+}
+
 /* Whether all of the products can be of bfloat16, and are to be. */
 static bool takes_pairs(const pali_model *m, const pali_linear *l, int n) {
     bool all = m->bf16_products;
-    for (int i = 0; i < n && all; i++)
-        all = l[i].w->dtype == PALI_BF16 && l[i].w->cols % 2 == 0 &&
-              (l[i].put != PALI_PUT_GATED || l[i].up->dtype == PALI_BF16);
+    for (int i = 0; i < n && all; i++) {
+        const pali_matrix *w = l[i].w, *up = l[i].put == PALI_PUT_GATED ? l[i].up : w;
+        all = w->cols % 2 == 0 && (w->dtype == PALI_BF16 || is_quantised(w)) &&
+              (up->dtype == PALI_BF16 || is_quantised(up));
+    }
     return all;
 }
 
@@ -242,12 +264,43 @@ typedef struct {
 
 /* Rows of W in one task: a fixed number of bytes, so that tasks take about as long. */
 static int task_rows(const pali_matrix *w) {
-    size_t rows = ROW_BYTES / ((size_t)w->cols * pali_dtype_size(w->dtype)) / 4 * 4;
+    size_t rows = ROW_BYTES / (span(w, (size_t)w->cols) + 1) / 4 * 4;
     return rows < 4 ? 4 : rows > ROWS_MAX ? ROWS_MAX : (int)rows;
 }
 
 static int task_count(const pali_matrix *w) {
     return (w->rows + task_rows(w) - 1) / task_rows(w);
+}
+
+/* Quantised rows meet x as integers, where a row begins with a block. */
+static bool by_integers(const pali_matrix *w) {
+    return is_quantised(w) && w->cols % PALI_NF4_BLOCK == 0;
+}
+
+/* y = rows [r0, r0 + rows) of w times x; spare: room for PIECE floats. */
+static void dot_rows(const row_job *j, const pali_matrix *w, int r0, int rows, float *y,
+                     float *spare) {
+    const pali_model *m = j->m;
+    size_t cols = (size_t)w->cols;
+    if (by_integers(w)) {
+        (w->dtype == PALI_INT8 ? m->k->dot_int8 : m->k->dot_nf4)(w, r0, rows, m->row_q16,
+                                                                 m->row_q16_scale, y);
+        return;
+    }
+    if (pali_dtype_size(w->dtype) > 0) {
+        m->k->dot(w->dtype, row_at(w, r0, 0), span(w, cols), rows, cols, j->x, y);
+        return;
+    }
+    for (int r = 0; r < rows; r++) {
+        y[r] = 0;
+        for (size_t c = 0, n; c < cols; c += n) {
+            float part;
+            n = cols - c < PIECE ? cols - c : PIECE;
+            m->k->read(w, element(w, r0 + r, 0) + c, n, spare);
+            m->k->dot(PALI_F32, spare, 0, 1, n, j->x + c, &part);
+            y[r] += part;
+        }
+    }
 }
 
 static void row_task(void *arg, int task, int worker) {
@@ -260,19 +313,17 @@ static void row_task(void *arg, int task, int worker) {
     }
     int r0 = task * task_rows(l->w), left = l->w->rows - r0;
     int rows = left < task_rows(l->w) ? left : task_rows(l->w);
-    size_t cols = (size_t)l->w->cols, ld = cols * pali_dtype_size(l->w->dtype);
-    float *y = pali_scratch(j->m, worker), *out = l->out + r0;
+    float *y = pali_scratch(j->m, worker), *u = y + ROWS_MAX, *spare = u + ROWS_MAX;
+    float *out = l->out + r0;
     if (l->put == PALI_PUT) {
-        k->dot(l->w->dtype, row_at(l->w, r0, 0), ld, rows, cols, j->x, out);
+        dot_rows(j, l->w, r0, rows, out, spare);
         if (j->cap > 0)
             k->softcap((size_t)rows, j->cap, out);
         return;
     }
-    k->dot(l->w->dtype, row_at(l->w, r0, 0), ld, rows, cols, j->x, y);
+    dot_rows(j, l->w, r0, rows, y, spare);
     if (l->put == PALI_PUT_GATED) {
-        float *u = y + ROWS_MAX;
-        ld = cols * pali_dtype_size(l->up->dtype);
-        k->dot(l->up->dtype, row_at(l->up, r0, 0), ld, rows, cols, j->x, u);
+        dot_rows(j, l->up, r0, rows, u, spare);
         k->geglu((size_t)rows, y, u, out);
     } else {
         for (int i = 0; i < rows; i++)
@@ -285,6 +336,8 @@ static bool run_rows(pali_model *m, const pali_linear *l, int n, const float *x,
     int tasks = 0;
     for (int i = 0; i < n; i++)
         tasks += task_count(l[i].w);
+    if (by_integers(l->w))
+        m->k->round16((size_t)l->w->cols, x, l->w->dtype, m->row_q16, m->row_q16_scale);
     return pali_tasks(m, tasks, row_task, &j);
 }
 

@@ -2,15 +2,16 @@
  *
  *   table.c      the backend table: open, close, memory, entry and exit of calls
  *   vision.c     pixels -> image embeddings
- *   decoder.c    prefill and decode
+ *   decoder.c    prefill and decode                quantise.c   weights at open
  *   linear.c     matrix products      norm.c   norms      attention.c   attention
  *   kernels*.c   innermost loops      pool.c   threads
  *
- * Exact float32 arithmetic on the stored weights. Weights stay where they are,
- * in their dtype: matrix products widen a panel at a time into scratch. With
- * bf16_products those of many tokens (the encoder, prefill) round their input to the
- * weights' bfloat16 instead, as a model does that runs in that dtype; sums, attention,
- * norms and the residual stream are float32 still.
+ * Exact float32 arithmetic on the weights, but for quantised ones and one token
+ * (simd_quant.h). Weights stay where they are, in their dtype: matrix products widen a
+ * panel at a time into scratch. Those to be quantised are, once, at open (quantise.c). With
+ * bf16_products those of many tokens (the encoder, prefill) round their input, and
+ * quantised weights too, to bfloat16 instead, as a model does that runs in that dtype;
+ * sums, attention, norms and the residual stream are float32 still.
  *
  * Activations of many tokens lie in strips (kernels.h), of one token in plain
  * rows. The key/value cache is float32, [layer][K or V][K head][position][E]:
@@ -36,11 +37,15 @@ typedef struct {
 
 struct pali_model {
     const pali_weights *w;
+    pali_text_layer *text; /* owned: w's layers, with quantised matrices when those are wanted */
     const pali_kernels *k;
     pali_pool *pool;
     int positions;
     bool bf16_products;  /* of many tokens, where the weights are bfloat16 */
     const pali_run *run; /* of the call in progress, never NULL inside one */
+
+    void *quant_block; /* owned: the quantised matrices; NULL without */
+    size_t quant_bytes;
 
     void *kv_block, *work_block; /* owned; everything below points into them */
     float *kv;                   /* [layer][2][K][positions][E] */
@@ -53,6 +58,8 @@ struct pali_model {
 
     /* Rows of one token. */
     float *row_x, *row_a, *row_q, *row_k, *row_v, *row_h, *row_y;
+    int16_t *row_q16;       /* input of a product with quantised weights, */
+    float *row_q16_scale;   /* and its scales: kernels.h, round16 */
     float *logits;          /* [V] */
     float *top, *sum, *aim; /* [PALI_BLOCK_TOKENS] of extend: see score_task */
     int filled;             /* positions in the cache; 0 = no timeline */
@@ -117,6 +124,16 @@ bool pali_linear_row(pali_model *m, const pali_linear *l, int n, const float *x)
 bool pali_linear_logits(pali_model *m, const pali_matrix *w, const float *x, float cap, float *out);
 /* Floats of scratch a worker needs. */
 size_t pali_linear_scratch(const pali_kernels *k);
+
+/* --- quantise.c: weights at open ------------------------------------------------ */
+
+/* Bytes of quant_block for what o asks; PALI_EUNSUPPORTED when w's matrices are quantised
+ * otherwise, or unlike each other where they share an input. */
+int pali_quantise_plan(const pali_weights *w, pali_quant quant, size_t *bytes, pali_error *err);
+/* Fills m->text, from w's layers or by quantising them into a new quant_block, layer by layer
+ * on the pool; what was read of the files is given back. PALI_ECANCEL, PALI_ENOMEM. */
+int pali_quantise_weights(pali_model *m, pali_quant quant, pali_error *err);
+void pali_quantise_close(pali_model *m);
 
 /* --- norm.c ------------------------------------------------------------------- */
 

@@ -6,8 +6,10 @@
  *   v_fma(a,b,c)  a * b + c, fused where the machine can
  *   v_max(a,b)    the larger; b when either is NaN (so a NaN in a is passed over)
  *   v_half(p)     VN IEEE halves at p, any alignment, as floats
+ *   v_sum(x)      sum of the lanes, the upper half added to the lower until one is left
  *   TABLE, NAME   the table to define and its name
- *   PACK_PAIRS, TILE_PAIRS   functions for bfloat16 pairs, where there are
+ *   PACK_PAIRS, TILE_PAIRS, NARROW   functions for bfloat16 pairs, where there are
+ * and what simd_quant.h, at its end, asks for.
  * All else is the compilers' vector extension: the usual operators on whole
  * vectors, comparisons giving 0 or -1 per lane.                               */
 #include "core/cpu/kernels.h"
@@ -45,6 +47,12 @@ INLINE vf v_select(vi mask, vf yes, vf no) {
 INLINE vf v_bits(int32_t x) {
     return (vf)(x - (vi){0});
 }
+INLINE vi v_iota(void) {
+    vi x;
+    for (int i = 0; i < VN; i++)
+        x[i] = i;
+    return x;
+}
 
 /* VN elements of dtype at p as floats. */
 INLINE vf v_widen(pali_dtype dtype, const unsigned char *p) {
@@ -70,16 +78,6 @@ INLINE void v_store_part(float *p, vf x, size_t n) {
     float t[VN];
     v_store(t, x);
     memcpy(p, t, n * sizeof *t);
-}
-
-/* Sum of the lanes, halves on halves: always the same order. */
-INLINE float v_sum(vf x) {
-    float t[VN];
-    v_store(t, x);
-    for (int half = VN / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            t[i] += t[i + half];
-    return t[0];
 }
 
 /* e^x, within 2 units in the last place; 0 from -104 down, infinity from 89 up, NaN
@@ -354,6 +352,8 @@ static void softmax_row(size_t n, float scale, float cap, float *s) {
     MAP(n, s, v * inv);
 }
 
+#include "core/cpu/simd_quant.h"
+
 const pali_kernels TABLE = {
     .name = NAME,
     .lanes = LANES,
@@ -362,9 +362,14 @@ const pali_kernels TABLE = {
 #ifdef TILE_PAIRS
     .pack_pairs = PACK_PAIRS,
     .tile_pairs = TILE_PAIRS,
+    .narrow = NARROW,
 #endif
     .widen = widen,
+    .read = read_all,
     .dot = dot,
+    .round16 = round16,
+    .dot_int8 = dot_int8,
+    .dot_nf4 = dot_nf4,
     .mix = mix,
     .exp = exp_all,
     .gelu = gelu,

@@ -83,6 +83,9 @@ static void plan(pali_model *m, arena *kv, arena *work, int threads) {
     m->row_k = take(work, 1, KE);
     m->row_v = take(work, 1, KE);
     m->row_h = take(work, 1, F);
+    size_t room = pali_room16(larger(F, larger(tD, HE)));
+    m->row_q16 = (int16_t *)(void *)take(work, 1, room / 2);
+    m->row_q16_scale = take(work, 1, room / PALI_NF4_BLOCK);
     m->rope = take(work, all_positions, (size_t)t->E);
 
     int keys = m->positions > v->P ? m->positions : v->P;
@@ -106,6 +109,12 @@ static void plan(pali_model *m, arena *kv, arena *work, int threads) {
 
 static bool is(const pali_matrix *m, int rows, int cols) {
     return m->data && pali_dtype_size(m->dtype) > 0 && m->rows == rows && m->cols == cols;
+}
+
+/* The same for a matrix of a decoder layer. */
+static bool is_weight(const pali_matrix *m, int rows, int cols) {
+    bool coded = m->scales && (m->dtype == PALI_INT8 || (m->dtype == PALI_NF4 && m->scale_codes));
+    return is(m, rows, cols) || (coded && m->data && m->rows == rows && m->cols == cols);
 }
 
 static bool vision_fits(const pali_weights *w) {
@@ -151,9 +160,10 @@ static bool text_fits(const pali_weights *w) {
             if (c->gemma == 2 ? !is(post[k], 1, c->D) : post[k]->data != NULL)
                 return false;
         if (!is(&l->attn_norm, 1, c->D) || !is(&l->mlp_norm, 1, c->D) ||
-            !is(&l->q_w, c->H * c->E, c->D) || !is(&l->k_w, c->K * c->E, c->D) ||
-            !is(&l->v_w, c->K * c->E, c->D) || !is(&l->o_w, c->D, c->H * c->E) ||
-            !is(&l->gate_w, c->F, c->D) || !is(&l->up_w, c->F, c->D) || !is(&l->down_w, c->D, c->F))
+            !is_weight(&l->q_w, c->H * c->E, c->D) || !is_weight(&l->k_w, c->K * c->E, c->D) ||
+            !is_weight(&l->v_w, c->K * c->E, c->D) || !is_weight(&l->o_w, c->D, c->H * c->E) ||
+            !is_weight(&l->gate_w, c->F, c->D) || !is_weight(&l->up_w, c->F, c->D) ||
+            !is_weight(&l->down_w, c->D, c->F))
             return false;
     }
     return true;
@@ -178,7 +188,7 @@ static int prepare(const pali_weights *w, const pali_backend_options *o, const p
                          "a context of %d positions needs more memory than can be addressed",
                          o->positions);
     *need = (pali_memory){.kv = kv.used, .workspace = work.used};
-    return 0;
+    return pali_quantise_plan(w, o->quant, &need->weights, err);
 }
 
 /* --- the table ---------------------------------------------------------------------- */
@@ -193,9 +203,23 @@ static void cpu_close(pali_model *m) {
     if (!m)
         return;
     pali_pool_close(m->pool);
+    pali_quantise_close(m);
     free(m->kv_block);
     free(m->work_block);
     free(m);
+}
+
+static const pali_run no_run = {0};
+
+static void enter(pali_model *m, const pali_run *run) {
+    m->run = run ? run : &no_run;
+    pali_pool_enter(m->pool);
+}
+
+static int leave(pali_model *m, int rc) {
+    pali_pool_leave(m->pool);
+    m->run = NULL;
+    return rc;
 }
 
 /* Zeroed, ALIGN-aligned inside; *base is what to free. Untouched pages cost nothing. */
@@ -235,8 +259,15 @@ int pali_cpu_open(const pali_weights *w, const pali_backend_options *o, const pa
     }
     plan(m, &kv, &work, pali_pool_threads(m->pool));
     pali_decoder_rope(m);
-    if (run && run->progress)
-        run->progress(run->user, PALI_STAGE_LOAD, 1, 1);
+    enter(m, run);
+    rc = pali_quantise_weights(m, o->quant, err);
+    if (rc == 0)
+        pali_progress(m, PALI_STAGE_LOAD, 1, 1);
+    leave(m, rc);
+    if (rc != 0) {
+        cpu_close(m);
+        return rc;
+    }
     *out = m;
     return 0;
 }
@@ -248,19 +279,6 @@ static int cpu_open(const pali_weights *w, const pali_backend_options *o, const 
 
 int pali_stopped(pali_error *err) {
     return pali_fail(err, PALI_ECANCEL, NULL, "stopped");
-}
-
-static const pali_run no_run = {0};
-
-static void enter(pali_model *m, const pali_run *run) {
-    m->run = run ? run : &no_run;
-    pali_pool_enter(m->pool);
-}
-
-static int leave(pali_model *m, int rc) {
-    pali_pool_leave(m->pool);
-    m->run = NULL;
-    return rc;
 }
 
 static int cpu_encode_image(pali_model *m, const float *pixels, const pali_run *run,

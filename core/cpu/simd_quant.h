@@ -1,0 +1,219 @@
+/* simd_quant.h - int8 and NF4 weights: the second half of simd.h's text.
+ *
+ * One token. Weights meet activations as 16-bit integers, because a processor multiplies
+ * those twice as fast as floats and needs no conversion of the weights: with floats the
+ * 4-bit product waits for its table look-ups and not for memory. The activations are
+ * rounded once a product, to 15 bits of the largest of every 64 (PALI_Q16), and NF4's 16
+ * values to 15 bits; sums inside a block are exact integers and the same for every
+ * instruction set, blocks add up in float32. That adds 1e-4 of a result's size, a
+ * thousandth of what 4 bits took and a thirtieth of what 8 took (BENCHMARKS.md).
+ *
+ * NF4 goes in steps of 8 VN weights = 4 VN bytes, which the table expands to 4 vectors in
+ * an order of its own; the activations are laid out in the same order. Eight steps use VN
+ * blocks, so the scales of those are computed as one vector and stay in a register.
+ *
+ * Besides what simd.h asks for, the including file provides
+ *   v_from8(p)              2 VN int8 at p as int16; v_from8_32: VN as int32, 8u: unsigned
+ *   v_mac16(acc, a, b)      acc[i] + a[2i] b[2i] + a[2i+1] b[2i+1], 2 VN int16 each
+ *   nf4_expand(p, out)      the 8 VN codes at p as 4 vectors of 2 VN values of nf4_q16
+ *   nf4_element(v, i)       which of the 8 VN weights is element i of out[v]
+ *   v_pick(s, j)            lane i: s[(VN j + i) / 8], the block of lane i of step j
+ *   v_look16(i)             pali_nf4_code[i % 16]
+ *   v_look8(t, i)           t[i % 8]                                                    */
+
+typedef int16_t vs_any __attribute__((vector_size(4 * VN), aligned(1), may_alias));
+typedef int16_t vs_half __attribute__((vector_size(2 * VN), aligned(1), may_alias));
+typedef uint8_t vub_quarter __attribute__((vector_size(VN / 2), aligned(1), may_alias));
+typedef uint16_t vus_quarter __attribute__((vector_size(VN), aligned(1), may_alias));
+
+enum {
+    BLOCK = PALI_NF4_BLOCK, /* also of the activations */
+    STEP = 8 * VN,
+    RUN = 8 * STEP /* VN blocks */
+};
+
+/* --- activations ------------------------------------------------------------------ */
+
+/* out = x / the scale that it returns, |out| <= PALI_Q16; a BLOCK of both. Where x is no
+ * number, the scale is none. */
+INLINE float round_block(const float *x, int16_t *out) {
+    vf top = {0}, bad = {0};
+    for (int i = 0; i < BLOCK; i += VN) {
+        vf v = v_load(x + i);
+        top = v_max((vf)((vi)v & (vi)v_bits(INT32_MAX)), top);
+        bad += v * v_set(0.0f);
+    }
+    float t[VN], most = 0;
+    v_store(t, top);
+    for (int i = 0; i < VN; i++)
+        most = t[i] > most ? t[i] : most;
+    const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    const vf inv = v_set(most > 0x1p-110f ? (float)PALI_Q16 / most : 0.0f);
+    for (int i = 0; i < BLOCK; i += VN) {
+        vi n = (vi)v_fma(v_load(x + i), inv, magic) - (vi)magic;
+        *(vs_half *)(void *)(out + i) = __builtin_convertvector(n, vs_half);
+    }
+    return most * (1.0f / (float)PALI_Q16) + v_sum(bad);
+}
+
+static void round16(size_t n, const float *x, pali_dtype dtype, int16_t *q, float *scale) {
+    size_t room = pali_room16(n);
+    for (size_t b = 0; b < room / BLOCK; b++)
+        scale[b] = b < n / BLOCK ? round_block(x + b * BLOCK, q + b * BLOCK) : 0.0f;
+    memset(q + n, 0, (room - n) * sizeof *q);
+    if (dtype != PALI_NF4)
+        return;
+    for (size_t at = 0; at < n; at += STEP) { /* into the order of nf4_expand */
+        int16_t from[STEP];
+        memcpy(from, q + at, sizeof from);
+        for (int v = 0; v < 4; v++)
+            for (int i = 0; i < 2 * VN; i++)
+                q[at + (size_t)(v * 2 * VN + i)] = from[nf4_element(v, i)];
+    }
+}
+
+/* --- int8 ------------------------------------------------------------------------- */
+
+INLINE vi int8_block(const int8_t *w, const int16_t *x) {
+    vi sum = {0};
+    UNROLL for (int i = 0; i < BLOCK; i += 2 * VN) {
+        vs v = v_from8(w + i);
+        sum = v_mac16(sum, v, *(const vs_any *)(const void *)(x + i));
+    }
+    return sum;
+}
+
+static void dot_int8(const pali_matrix *m, int row, int rows, const int16_t *x, const float *xs,
+                     float *y) {
+    size_t n = (size_t)m->cols, blocks = n / BLOCK;
+    for (int r = 0; r < rows; r++) {
+        const int8_t *w = (const int8_t *)m->data + (size_t)(row + r) * n;
+        vf acc[2] = {{0}};
+        size_t b = 0;
+        for (; b + 2 <= blocks; b += 2)
+            UNROLL for (size_t j = 0; j < 2; j++) {
+                vi sum = int8_block(w + (b + j) * BLOCK, x + (b + j) * BLOCK);
+                acc[j] = v_fma(__builtin_convertvector(sum, vf), v_set(xs[b + j]), acc[j]);
+            }
+        if (b < blocks) {
+            vi sum = int8_block(w + b * BLOCK, x + b * BLOCK);
+            acc[0] = v_fma(__builtin_convertvector(sum, vf), v_set(xs[b]), acc[0]);
+        }
+        y[r] = v_sum(acc[0] + acc[1]) * (m->scales[row + r] * PALI_INT8_STEP);
+    }
+}
+
+INLINE void read_int8(const pali_matrix *m, size_t from, size_t n, float *dst) {
+    size_t cols = (size_t)m->cols;
+    for (size_t i = 0; i < n;) {
+        size_t row = (from + i) / cols, end = (row + 1) * cols - from;
+        vf scale = v_set(m->scales[row]), step = v_set(PALI_INT8_STEP);
+        end = end < n ? end : n;
+        const int8_t *w = (const int8_t *)m->data + from;
+        for (; i + VN <= end; i += VN) {
+            vi c = v_from8_32(w + i);
+            v_store(dst + i, __builtin_convertvector(c, vf) * scale * step);
+        }
+        for (; i < end; i++)
+            dst[i] = (float)w[i] * m->scales[row] * PALI_INT8_STEP;
+    }
+}
+
+/* --- NF4 -------------------------------------------------------------------------- */
+
+/* By floor(log2 u) modulo 8, from 1 on: what pali_nf4_map[127 + u] is made of, 10^(e-6) times
+ * 0.9 and times 0.1 + 0.45 / 2^e; e = 7 is the 1 at the end. */
+static const float map_slope[8] = {0.9e-5f, 0.9e-4f, 0.9e-3f, 0.9e-2f, 0.9e-1f, 0.9f, 0, 0.9e-6f};
+static const float map_start[8] = {0.325e-5f,     0.2125e-4f,  0.15625e-3f, 0.128125e-2f,
+                                   0.1140625e-1f, 0.10703125f, 1.0f,        0.55e-6f};
+
+/* The scales of blocks [block, block + VN), of which n are there; within 1e-6 of
+ * pali_nf4_scale, by arithmetic because gathering from a table takes three times as long. */
+INLINE vf nf4_scales(const pali_matrix *m, size_t block, size_t n, float offset) {
+    unsigned char t[VN] = {0};
+    const unsigned char *codes = m->scale_codes + block;
+    if (n < VN)
+        codes = memcpy(t, codes, n);
+    vi c = v_from8u_32(codes) - 127;
+    vi u = (c ^ c >> 31) - (c >> 31), bits = (vi) __builtin_convertvector(u, vf), e = bits >> 23;
+    vf part = (vf)((bits & 0x7fffff) | 0x3f800000) - v_set(1.0f);
+    vf v = v_fma(v_look8(map_slope, e), part, v_look8(map_start, e));
+    v = (vf)(((vi)v & (vi)(u != 0)) | (c & INT32_MIN));
+    size_t group = block / PALI_NF4_GROUP;
+    int left = (int)(PALI_NF4_GROUP - block % PALI_NF4_GROUP); /* then the next group's top */
+    vf top = v_select(v_iota() >= left, v_set(m->scales[group + 1]), v_set(m->scales[group]));
+    return v * top + v_set(offset);
+}
+
+/* acc + what a step's lanes come to, each times the scale of its block. */
+INLINE vf nf4_step(const unsigned char *codes, const int16_t *x, vf scale, vf acc) {
+    vs w[4];
+    vi sum = {0};
+    nf4_expand(codes, w);
+    UNROLL for (int v = 0; v < 4; v++) {
+        sum = v_mac16(sum, w[v], *(const vs_any *)(const void *)(x + v * 2 * VN));
+    }
+    return v_fma(__builtin_convertvector(sum, vf), scale, acc);
+}
+
+static void dot_nf4(const pali_matrix *m, int row, int rows, const int16_t *x, const float *xs,
+                    float *y) {
+    size_t n = (size_t)m->cols, blocks = n / BLOCK;
+    size_t all = (size_t)m->rows * blocks, groups = (all + PALI_NF4_GROUP - 1) / PALI_NF4_GROUP;
+    const float offset = m->scales[groups];
+    for (size_t r = (size_t)row; r < (size_t)(row + rows); r++) {
+        const unsigned char *codes = (const unsigned char *)m->data + r * n / 2;
+        vf acc = {0};
+        size_t b = 0;
+        for (; b + VN <= blocks; b += VN) {
+            vf s = nf4_scales(m, r * blocks + b, VN, offset) * v_load(xs + b);
+            UNROLL for (int j = 0; j < 8; j++) {
+                acc = nf4_step(codes + b * 32 + j * 4 * VN, x + b * BLOCK + j * STEP, v_pick(s, j),
+                               acc);
+            }
+        }
+        if (b < blocks) {
+            vf s = nf4_scales(m, r * blocks + b, blocks - b, offset) * v_load(xs + b);
+            size_t left = (blocks - b) * 32;
+            for (int j = 0; left > 0; j++) {
+                unsigned char last[4 * VN] = {0};
+                const unsigned char *p = codes + b * 32 + j * 4 * VN;
+                size_t now = left < 4 * VN ? left : 4 * VN;
+                if (now < 4 * VN)
+                    p = memcpy(last, p, now);
+                acc = nf4_step(p, x + b * BLOCK + j * STEP, v_pick(s, j), acc);
+                left -= now;
+            }
+        }
+        y[r - (size_t)row] = v_sum(acc) * (1.0f / (float)PALI_Q16);
+    }
+}
+
+INLINE void read_nf4(const pali_matrix *m, size_t from, size_t n, float *dst) {
+    const unsigned char *codes = (const unsigned char *)m->data + from / 2;
+    for (size_t i = 0; i < n;) {
+        size_t end = i + BLOCK < n ? i + BLOCK : n;
+        vf scale = v_set(pali_nf4_scale(m, (from + i) / BLOCK));
+        for (; i + VN <= end; i += VN) {
+            /* Two codes a byte, the high one first: in 16 bits, the high one lowest. */
+            vus_quarter b = __builtin_convertvector(
+                *(const vub_quarter *)(const void *)(codes + i / 2), vus_quarter);
+            vus_quarter two = b >> 4 | (b & 15) << 8;
+            v_store(dst + i, v_look16(v_from8_32(&two)) * scale);
+        }
+        if (i < end)
+            pali_matrix_read(m, from + i, end - i, dst + i);
+        i = end;
+    }
+}
+
+static void read_all(const pali_matrix *m, size_t from, size_t n, float *dst) {
+    if (m->dtype == PALI_INT8)
+        read_int8(m, from, n, dst);
+    else if (m->dtype == PALI_NF4 && from % BLOCK == 0)
+        read_nf4(m, from, n, dst);
+    else if (m->dtype == PALI_NF4)
+        pali_matrix_read(m, from, n, dst);
+    else
+        widen(m->dtype, (const unsigned char *)m->data + from * pali_dtype_size(m->dtype), n, dst);
+}
