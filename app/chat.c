@@ -104,9 +104,7 @@ static void forget_turns(chat *c, size_t n) {
 
 static void forget_objects(chat *c) {
     c->serial = 0; /* the legend's rows change hands */
-    free(c->objects);
-    c->objects = NULL;
-    c->nobjects = 0;
+    app_marks_close(&c->marks);
 }
 
 /* Hands questions to the worker once there is a picture they are about. */
@@ -339,12 +337,10 @@ static void on_painter(chat *c, painter_event *e) {
 /* --- the inference thread's events --------------------------------------------------------------- */
 
 static void show_objects(chat *c, const pali_object *objects, size_t n, const char *raw) {
-    forget_objects(c);
-    c->objects = n ? malloc(n * sizeof *objects) : NULL;
-    if (c->objects) {
-        memcpy(c->objects, objects, n * sizeof *objects);
-        c->nobjects = n;
-    }
+    pali_error err = {0};
+    if (app_marks_set(&c->marks, &c->masks, objects, n, &err))
+        chat_error(c, &err);
+    c->serial = 0; /* the legend's rows change hands */
     char *pretty = chat_pretty(objects, n, raw, true);
     ui_transcript_pretty(c->log, pretty, pretty ? strlen(pretty) : 0);
     free(pretty);
@@ -365,7 +361,7 @@ static void on_started(chat *c) {
     c->ntokens = 0;
     c->started_ms = c->stage_ms = chat_now();
     c->first_ms = 0;
-    if (c->nobjects) {
+    if (c->marks.n) {
         forget_objects(c);
         c->stale = true;
     }
@@ -390,13 +386,14 @@ static void on_piece(chat *c, const worker_event *e) {
     pali_object *objects;
     size_t n;
     /* Boxes appear as soon as their tokens are there, their names as they come. */
-    if (c->image && (c->nobjects || memchr(e->text, '>', e->n)) &&
+    if (c->image && (c->marks.n || memchr(e->text, '>', e->n)) &&
         !pali_locate(c->answer, c->nanswer, c->image->image.width, c->image->image.height, &objects,
                      &n, NULL)) {
-        if (n > c->nobjects)
-            chat_refresh_picture(c);
+        size_t boxes = c->marks.n, masks = c->marks.nmasks;
         if (n)
             show_objects(c, objects, n, c->answer);
+        if (n > boxes || c->marks.nmasks > masks)
+            chat_refresh_picture(c);
         free(objects);
     }
 }
@@ -452,8 +449,10 @@ static void on_worker(chat *c, worker_event *e) {
         c->loaded = true;
         c->load_failed = false;
         c->info = e->info;
+        app_masks_close(&c->masks);
         free(c->model_dir);
         c->model_dir = c->loading;
+        c->masks.model_dir = c->model_dir;
         c->loading = NULL;
         if (e->info.fallback && e->info.card)
             chat_notice(c, "not using the graphics card: %s", e->info.fallback);
@@ -668,7 +667,8 @@ static void close_chat(chat *c) {
     while (c->nwaiting)
         free(c->waiting[--c->nwaiting]);
     free(c->waiting);
-    free(c->objects);
+    app_marks_close(&c->marks);
+    app_masks_close(&c->masks);
     free(c->question);
     free(c->answer);
     free(c->model_dir);
@@ -687,6 +687,7 @@ static ui_theme pick_theme(const chat *c) {
 
 int chat_run(const chat_options *o, pali_error *err) {
     chat c = {.o = o, .ask = o->ask, .view = UI_VIEW_FIT, .overlay = true, .dirty = true};
+    c.masks.file = o->mask_weights;
     saved_chat saved = {0};
     char *early = NULL, why[256] = "";
     size_t nearly = 0;

@@ -8,13 +8,14 @@
 
 typedef struct {
     pali_engine_options engine;
-    const char *image;     /* path; NULL = none yet */
-    pali_ask ask;          /* sampling, length, history; the hooks are the chat's */
-    int graphics;          /* a ui_graphics, or -2: ask the terminal */
-    const char *theme;     /* "dark", "light", "none"; NULL: by the terminal's background */
-    const char *state_dir; /* for chats and history; NULL = keep nothing */
-    bool resume;           /* go on with a kept chat: */
-    const char *resume_id; /* NULL = the newest */
+    const char *image;        /* path; NULL = none yet */
+    const char *mask_weights; /* file; NULL = beside the model */
+    pali_ask ask;             /* sampling, length, history; the hooks are the chat's */
+    int graphics;             /* a ui_graphics, or -2: ask the terminal */
+    const char *theme;        /* "dark", "light", "none"; NULL: by the terminal's background */
+    const char *state_dir;    /* for chats and history; NULL = keep nothing */
+    bool resume;              /* go on with a kept chat: */
+    const char *resume_id;    /* NULL = the newest */
     /* Resolves what /model is given into a folder; 0 or an error. */
     int (*find_model)(void *user, const char *name, char *dir, size_t size, pali_error *err);
     void *user;

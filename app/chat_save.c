@@ -113,33 +113,25 @@ static int save_markdown(const chat *c, const char *path, pali_error *err) {
     return bad ? pali_fail(err, PALI_EIO, "free some space", "%s: could not be written", path) : 0;
 }
 
-/* The picture at full resolution, with the boxes of the last answer. */
+/* The picture at full resolution, with the boxes and masks of the last answer. */
 static int save_picture(const chat *c, const char *path, pali_error *err) {
     if (!c->image)
         return pali_fail(err, PALI_EARG, NULL, "there is no picture to save");
     const pali_image *im = &c->image->image;
     size_t n = (size_t)im->width * (size_t)im->height * 3;
     uint8_t *rgb = malloc(n);
-    ui_object *objects = calloc(c->nobjects + 1, sizeof *objects);
-    char(*labels)[3 * PALI_LABEL_MAX] = calloc(c->nobjects + 1, sizeof *labels);
+    ui_object *objects = app_marks_draw(&c->marks, 0);
     int rc = 0;
-    if (!rgb || !objects || !labels)
+    if (!rgb || !objects)
         rc = pali_fail_nomem(err, "saving the picture");
     if (!rc) {
         memcpy(rgb, im->rgb, n);
-        for (size_t i = 0; i < c->nobjects; i++) {
-            memcpy(objects[i].box, c->objects[i].box, sizeof objects[i].box);
-            objects[i].label =
-                ui_text_clean(UI_TEXT_LINE, c->objects[i].label, labels[i], sizeof labels[i]);
-            objects[i].colour = (int)(i % UI_OBJECT_COLOURS);
-        }
-        rc = ui_overlay_draw(rgb, im->width, im->height, objects, (int)c->nobjects, NULL)
+        rc = ui_overlay_draw(rgb, im->width, im->height, objects, (int)c->marks.n, NULL)
                  ? pali_fail_nomem(err, "drawing the boxes")
                  : png_write(path, rgb, im->width, im->height, err);
     }
     free(rgb);
     free(objects);
-    free(labels);
     return rc;
 }
 

@@ -81,7 +81,7 @@ enum {
 
 /* Rows of the pane's foot given to the legend. */
 static int legend_rows(const chat *c) {
-    int n = c->overlay ? (int)c->nobjects : 0;
+    int n = c->overlay ? (int)c->marks.n : 0;
     if (n > LEGEND_MOST)
         n = LEGEND_MOST;
     int most = c->layout.picture.h / 4;
@@ -92,22 +92,11 @@ static void request_rendering(chat *c) {
     c->stale = false;
     if (!c->image || !c->want.picture || c->layout.too_small || c->graphics == UI_GRAPHICS_NONE)
         return;
-    size_t n = (c->overlay ? c->nobjects : 0) + (c->dragging ? 1 : 0);
-    ui_object *objects = calloc(n + 1, sizeof *objects);
-    char(*labels)[PALI_LABEL_MAX * 3] = calloc(n + 1, sizeof *labels);
-    if (!objects || !labels) {
-        free(objects);
-        free(labels);
+    const app_marks none = {0}, *marks = c->overlay ? &c->marks : &none;
+    size_t n = marks->n + (c->dragging ? 1 : 0), i = marks->n;
+    ui_object *objects = app_marks_draw(marks, n - marks->n);
+    if (!objects)
         return;
-    }
-    size_t i = 0;
-    for (; c->overlay && i < c->nobjects; i++) {
-        const pali_object *o = &c->objects[i];
-        memcpy(objects[i].box, o->box, sizeof o->box);
-        ui_text_clean(UI_TEXT_LINE, o->label, labels[i], sizeof labels[i]);
-        objects[i].label = labels[i];
-        objects[i].colour = (int)(i % UI_OBJECT_COLOURS);
-    }
     if (c->dragging) {
         for (int k = 0; k < 2; k++) {
             objects[i].box[k] = c->drag[k] < c->drag[k + 2] ? c->drag[k] : c->drag[k + 2];
@@ -131,7 +120,6 @@ static void request_rendering(chat *c) {
     };
     c->serial = painter_render(c->painter, c->image, &r);
     free(objects);
-    free(labels);
 }
 
 static void draw_legend(const chat *c) {
@@ -141,10 +129,10 @@ static void draw_legend(const chat *c) {
         int y = p.y + p.h - rows + i;
         look(UI_LOOK_TEXT);
         mvhline(y, p.x, ' ', p.w);
-        bool more = i == rows - 1 && (size_t)rows < c->nobjects;
+        bool more = i == rows - 1 && (size_t)rows < c->marks.n;
         char line[PALI_LABEL_MAX * 3 + 64];
         if (more) {
-            snprintf(line, sizeof line, "  and %zu more", c->nobjects - (size_t)i);
+            snprintf(line, sizeof line, "  and %zu more", c->marks.n - (size_t)i);
             look(UI_LOOK_DIM);
             put(y, p.x + 1, p.w - 1, line);
             continue;
@@ -155,7 +143,8 @@ static void draw_legend(const chat *c) {
         attr_set((attr_t)attr, pair, NULL);
         put(y, p.x + 1, p.w - 1, MB_CUR_MAX > 1 ? "\u25a0" : "#");
         look(UI_LOOK_TEXT);
-        ui_text_clean(UI_TEXT_LINE, *c->objects[i].label ? c->objects[i].label : "(no name)", line,
+        ui_text_clean(UI_TEXT_LINE,
+                      *c->marks.objects[i].label ? c->marks.objects[i].label : "(no name)", line,
                       sizeof line);
         put(y, p.x + 3, p.w - 3, line);
     }

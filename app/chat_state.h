@@ -7,6 +7,7 @@
 
 #include "app/chat.h"
 #include "app/chatfile.h"
+#include "app/marks.h"
 #include "app/painter.h"
 #include "app/worker.h"
 #include "ui/input.h"
@@ -47,12 +48,12 @@ typedef struct {
     ui_view view;
     ui_graphics graphics;
     bool overlay;
-    bool focus;           /* keys move the picture */
-    bool dragging;        /* a crop is being drawn with the mouse */
-    bool splitting;       /* the divider is being dragged */
-    float drag[4];        /* x0 y0 x1 y1 in pixels of image */
-    pali_object *objects; /* of the newest answer; owned */
-    size_t nobjects;
+    bool focus;     /* keys move the picture */
+    bool dragging;  /* a crop is being drawn with the mouse */
+    bool splitting; /* the divider is being dragged */
+    float drag[4];  /* x0 y0 x1 y1 in pixels of image */
+    app_masks masks;
+    app_marks marks;     /* of the newest answer */
     ui_picture *picture; /* newest rendering; NULL = none yet */
     unsigned serial;     /* of the newest request; 0 = what is under way would not fit */
     bool stale;          /* something changed: ask for a rendering in the next frame */

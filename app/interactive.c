@@ -32,6 +32,7 @@ int app_interactive_run(const app_options *o, pali_error *err) {
                  : o->resume ? NULL
                              : demo.picture,
         .ask = {.sampling = o->sampling, .max_tokens = o->max_tokens, .history = o->history},
+        .mask_weights = o->mask_weights,
         .graphics = o->graphics,
         .theme = o->theme,
         .state_dir = o->no_save ? NULL : state,

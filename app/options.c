@@ -31,6 +31,7 @@ enum {
     OPT_VERSION,
     OPT_TEXT,
     OPT_TEXTS,
+    OPT_MASK_WEIGHTS,
 };
 
 /* Beside the groups of an option: the config file may set it, by its long name. */
@@ -62,6 +63,10 @@ static const struct {
      "bf16 is twice as fast where there is AVX512-BF16, f32 is\n"
      "exact; auto is bf16 for large models (auto)",
      APP_TAKES_MODEL | IN_FILE},
+    {OPT_MASK_WEIGHTS, "mask-weights", "FILE",
+     "vae-oid.npz, which draws the masks of segment\n"
+     "(beside the model; PALI_MASK_WEIGHTS)",
+     APP_TAKES_ANSWER | IN_FILE},
 
     {0, "Asking", NULL, NULL, 0},
     {'p', "prompt", "TEXT", "what to ask; repeated: the next turns of one chat",
@@ -376,6 +381,8 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
         return parse_math(optarg, &o->math, err);
     case OPT_THREADS:
         return parse_int("--threads", optarg, 0, 1024, "a number from 0 to 1024", &o->threads, err);
+    case OPT_MASK_WEIGHTS:
+        return parse_word("--mask-weights", optarg, &o->mask_weights, err);
     case OPT_HISTORY:
         return parse_history(optarg, &o->history, err);
     case OPT_GRAPHICS:
@@ -578,6 +585,9 @@ static int settle(app_options *o, pali_error *err) {
         set_from_environment(o, 'm', "PALI_MODEL", o->model = model);
     if (o->demo)
         o->model = NULL;
+    const char *weights = getenv("PALI_MASK_WEIGHTS");
+    if (weights && *weights && came_from(o, OPT_MASK_WEIGHTS) < APP_FROM_ENVIRONMENT)
+        set_from_environment(o, OPT_MASK_WEIGHTS, "PALI_MASK_WEIGHTS", o->mask_weights = weights);
     bool needs_model = !o->verb || o->verb->needs_model;
     if (needs_model && !o->demo && (!o->model || !*o->model))
         return pali_fail(err, PALI_EARG,

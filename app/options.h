@@ -48,6 +48,7 @@ typedef struct app_options {
     size_t ntexts;
     const char *texts_from; /* file of more, "-" for stdin; NULL: none */
 
+    const char *mask_weights; /* file; NULL: beside the model */
     const char *backend;
     int threads;
     pali_math math;

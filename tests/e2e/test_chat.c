@@ -3,6 +3,8 @@
  * The model is the tiny random one of tests/data/hf, which answers nonsense of full length:
  * right for streaming, stopping and queueing. Answers that mean something are tested with
  * the demo model elsewhere.                                                              */
+#include "core/image.h"
+#include "tests/core/scripted_model.h"
 #include "tests/e2e/tty.h"
 
 #include <dirent.h>
@@ -425,6 +427,97 @@ static void chat_runs_every_command(void **state) {
 
 /* --- terminals ------------------------------------------------------------------------------ */
 
+/* --- masks ------------------------------------------------------------------------------- */
+
+static char star_dir[96];
+
+/* A chat with a model that answers everything with a star in the middle four fifths. */
+static void start_star(tty *t, const char *weights) {
+    int tokens[64];
+    snprintf(star_dir, sizeof star_dir, "%s/star", home);
+    mkdir(star_dir, 0700);
+    size_t n = scripted_object(tokens, (int[]){100, 101, 900, 901}, scripted_star, "star");
+    scripted_model(star_dir, tokens, n);
+    start_env(t, 30, 100,
+              (const char *[]){"-m", star_dir, "--graphics", "symbols",
+                               weights ? "--mask-weights" : NULL, weights, NULL},
+              NULL);
+    tty_wait(t, "Ask about the picture");
+    tty_wait(t, "64x48 -> ");
+    tty_send(t, "/segment star\r");
+    tty_wait(t, "star at 6,5"); /* the answer, in words */
+}
+
+/* Cells of the picture with the first object's colour over white (the disc is red). */
+static int tinted_cells(tty *t) {
+    int n = 0;
+    for (int y = 0; y < 29; y++)
+        for (int x = 0; x < 47; x++) {
+            VTermScreenCell c;
+            vterm_screen_get_cell(t->screen, (VTermPos){y, x}, &c);
+            VTermColor both[2] = {c.bg, c.fg};
+            for (int k = 0; k < 2; k++) {
+                vterm_screen_convert_color_to_rgb(t->screen, &both[k]);
+                int r = both[k].rgb.red, g = both[k].rgb.green, b = both[k].rgb.blue;
+                if (r > 220 && g > 190 && g < 235 && b > 120 && b < 175) {
+                    n++;
+                    break;
+                }
+            }
+        }
+    return n;
+}
+
+static void wait_tint(tty *t, bool there) {
+    long until = tty_now() + TTY_WAIT_MS;
+    while ((tinted_cells(t) > 10) != there && tty_now() < until)
+        tty_pump(t, 20);
+    if ((tinted_cells(t) > 10) != there)
+        fail_msg("%d cells are tinted", tinted_cells(t));
+}
+
+static void chat_draws_masks(void **state) {
+    (void)state;
+    tty t;
+    char line[160], path[128];
+    start_star(&t, "assets/demo/mask.npz");
+    wait_tint(&t, true);
+    tty_wait(&t, "\u25a0 star"); /* the legend */
+    tty_send(&t, "/overlay off\r");
+    wait_tint(&t, false);
+    tty_send(&t, "/overlay on\r");
+    wait_tint(&t, true);
+    snprintf(path, sizeof path, "%s/star.png", home);
+    snprintf(line, sizeof line, "/save %s\r", path);
+    tty_send(&t, line);
+    long until = tty_now() + TTY_WAIT_MS;
+    pali_image saved = {0};
+    while (pali_image_open(path, &saved, NULL) && tty_now() < until)
+        tty_pump(&t, 20);
+    assert_int_equal(saved.width, 64);
+    /* White outside of the star in its box's corner, tinted inside beside the disc. */
+    const uint8_t *out = saved.rgb + (38 * 64 + 10) * 3, *in = saved.rgb + (24 * 64 + 35) * 3;
+    if (out[2] < 240 || in[2] > 180 || in[0] < 200)
+        fail_msg("outside %d %d %d, inside %d %d %d", out[0], out[1], out[2], in[0], in[1], in[2]);
+    pali_image_close(&saved);
+    quit(&t);
+}
+
+/* Boxes stay, and one sentence says why there is no more. */
+static void chat_says_what_masks_need(void **state) {
+    (void)state;
+    tty t;
+    start_star(&t, NULL);
+    tty_wait(&t, "has no vae-oid.npz");
+    tty_wait(&t, "\u25a0 star");
+    assert_true(tinted_cells(&t) < 3);
+    quit(&t);
+    start_star(&t, "tests/data/npz/one.npy");
+    tty_wait(&t, "has no array");
+    tty_wait(&t, "\u25a0 star");
+    quit(&t);
+}
+
 static void chat_respects_no_color(void **state) {
     (void)state;
     tty t;
@@ -626,6 +719,8 @@ int main(void) {
         cmocka_unit_test(chat_pastes_a_picture),
         cmocka_unit_test(chat_completes),
         cmocka_unit_test(chat_runs_every_command),
+        cmocka_unit_test(chat_draws_masks),
+        cmocka_unit_test(chat_says_what_masks_need),
         cmocka_unit_test(chat_respects_no_color),
         cmocka_unit_test(chat_refuses_a_dumb_terminal),
         cmocka_unit_test(chat_does_not_wait_for_a_silent_terminal),
