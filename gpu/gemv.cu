@@ -99,7 +99,7 @@ __device__ __forceinline__ void widen4(uint4 load, int g, const float *tables, f
 
 /* What a finished sum of a row is still to be multiplied by. */
 template <int F> __device__ __forceinline__ float row_scale(const weight &w, int row) {
-    return F == FORM_INT8 ? w.scales[row] * 0.007874015718698502f : 1.0f;
+    return F == FORM_INT8 ? w.scales[row] * INT8_STEP : 1.0f;
 }
 
 /* acc[r] += weights of row[r] times x, for the loads first, first + step, .. < end of a row.

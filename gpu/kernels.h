@@ -39,7 +39,7 @@ typedef struct {
     int64_t ld;                       /* elements */
     const float *scales;              /* INT8: [rows]; NF4: [rows][nf4_head(ld)] */
     const unsigned char *scale_codes; /* NF4: [rows][ld / 64] */
-    const float *tables;              /* NF4: NF4_TABLES floats: codes, then the map */
+    const float *tables;              /* NF4: codes [16], map [256], middles [15] */
 } weight;
 
 /* What a row of NF4 needs of its second level, whatever rows were its neighbours when it was
@@ -48,8 +48,56 @@ static __host__ __device__ __forceinline__ int nf4_head(int64_t ld) {
     return (int)((ld / 64 + 254) / 256) + 3;
 }
 enum {
-    NF4_TABLES = 16 + 256
+    NF4_BLOCK = 64,
+    NF4_GROUP = 256, /* blocks */
+    NF4_TABLES = 16 + 256,
+    NF4_MIDDLES = 15 /* behind the tables: for quantising */
 };
+#define INT8_STEP 0.007874015718698502f /* 1 / 127, as bitsandbytes has it */
+
+/* --- load.cu: from a file's elements to weights, and back -------------------------------- */
+
+typedef enum {
+    RAW_F32,
+    RAW_BF16,
+    RAW_F16
+} raw_type;
+
+/* n elements of a matrix of `cols` columns, from element `first` on, row by row as its file has
+ * them. Its row r belongs into row row_first + r * row_step of the destination. */
+typedef struct {
+    const void *raw;
+    raw_type type;
+    int64_t first, n;
+    int cols;
+    int64_t row_first, row_step;
+} raw_piece;
+
+/* to[row][column] = element, of type T or float32. */
+void place_halves(half_type half, const raw_piece *p, void *to, int64_t ld, cudaStream_t s);
+void place_floats(const raw_piece *p, float *to, int64_t ld, cudaStream_t s);
+/* Quantises whole rows. */
+void place_int8(const raw_piece *p, const weight *to, cudaStream_t s);
+/* Quantises whole blocks; the absmax of block b of the matrix goes to absmax[b]. */
+void place_nf4(const raw_piece *p, const weight *to, float *absmax, cudaStream_t s);
+
+/* The second level of a matrix whose pieces are all placed. */
+typedef struct {
+    int cols;
+    int64_t blocks, groups;
+    int64_t row_first, row_step;
+    const float *absmax; /* [blocks] */
+    const float *tables;
+    double *sums;               /* [groups], scratch */
+    float *tops;                /* [groups + 1], scratch */
+    unsigned char *scale_codes; /* of the destination, as its weight has them */
+    float *heads;
+} nf4_finish;
+void finish_nf4(const nf4_finish *f, cudaStream_t s);
+
+/* out[r][c] = row first + r of w, r < rows, c < cols, as T. */
+void dequantize(half_type half, const weight *w, int first, int rows, int cols, void *out,
+                int64_t ldo, cudaStream_t s);
 
 /* --- norm.cu: many rows ------------------------------------------------------------- */
 

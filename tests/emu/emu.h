@@ -231,6 +231,9 @@ static inline float __fadd_rn(float a, float b) {
 static inline float __fmul_rn(float a, float b) {
     return a * b;
 }
+static inline float __fdiv_rn(float a, float b) {
+    return a / b;
+}
 /* Bytes of b:a chosen by the nibbles of which; a sign nibble is not emulated. */
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned which) {
     uint64_t both = (uint64_t)b << 32 | a;

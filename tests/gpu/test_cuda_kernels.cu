@@ -128,7 +128,7 @@ static weight weights(weight_form form, half_type half, int rows, int cols, doub
         w.scales = (float *)device((size_t)rows * 4, q.scales);
     } else {
         int head = nf4_head(cols), blocks = cols / 64;
-        float *heads = floats((size_t)rows * head, 0), tables[NF4_TABLES];
+        float *heads = floats((size_t)rows * head, 0), tables[NF4_TABLES + NF4_MIDDLES];
         for (int r = 0; r < rows; r++) {
             int first = r * blocks, before = first % 256;
             heads[r * head] = q.scales[q.groups];
@@ -139,6 +139,7 @@ static weight weights(weight_form form, half_type half, int rows, int cols, doub
         }
         memcpy(tables, pali_nf4_code, sizeof pali_nf4_code);
         memcpy(tables + 16, pali_nf4_map, sizeof pali_nf4_map);
+        memcpy(tables + 16 + 256, pali_nf4_middle, sizeof pali_nf4_middle);
         w.scales = (float *)device((size_t)rows * head * 4, heads);
         w.scale_codes = (unsigned char *)device(q.blocks, q.scale_codes);
         w.tables = (float *)device(sizeof tables, tables);
@@ -708,6 +709,222 @@ static void cuda_kernels_attention_of_a_step(void **unused) {
     in_every_order(attend_body, keys, 6);
 }
 
+/* --- loading ---------------------------------------------------------------------------------- */
+
+/* Values that rounding, NaN and infinity trip over, among others. */
+static float awkward(int i) {
+    static const float few[] = {0,     -0.0f,  1e-8f,      6.1e-5f,  65504,   65519,
+                                65520, 70000,  1e30f,      INFINITY, -1e-40f, NAN,
+                                0.5f,  -65536, 1.0009765f, 2.4e-7f};
+    return i % 7 == 3 ? few[i / 7 % 16] : uniform() * (i % 11 ? 1 : 0.01f);
+}
+
+static void *element(raw_type type, int n, float (*f)(int)) {
+    size_t size = type == RAW_F32 ? 4 : 2;
+    char *p = (char *)malloc((size_t)n * size);
+    assert_non_null(p);
+    for (int i = 0; i < n; i++) {
+        float x = f(i);
+        bf16 b = float_to_bf16(x);
+        f16 h = float_to_f16(x);
+        memcpy(p + (size_t)i * size,
+               type == RAW_F32   ? (void *)&x
+               : type == RAW_F16 ? (void *)&h
+                                 : (void *)&b,
+               size);
+    }
+    return p;
+}
+
+static float tame(int i) {
+    return i % 64 < 60 || i / 64 % 5 ? uniform() * (1 + i / 640 % 3) : 0;
+}
+
+/* Two matrices whose rows alternate, in pieces, against core/quant.c: every bit. */
+static void *quantise_body(half_type half, int cols, size_t *bytes) {
+    int rows = cols > 4000 ? 5 : 37, n = rows * cols;
+    pali_dtype dtype = form == FORM_NF4 ? PALI_NF4 : PALI_INT8;
+    raw_type type = (raw_type)(half == HALF_BF16 ? RAW_BF16 : cols % 3 ? RAW_F16 : RAW_F32);
+    double *unused;
+    weight w =
+        weights(form, half, 2 * rows, cols, &unused); /* whose memory is used, not the numbers */
+    free(unused);
+    size_t code_bytes = (size_t)(2 * rows) * (size_t)(form == FORM_NF4 ? cols / 2 : w.ld);
+    size_t head_bytes = (size_t)(2 * rows) * (form == FORM_NF4 ? nf4_head(cols) : 1) * 4;
+    size_t scale_bytes = form == FORM_NF4 ? (size_t)n / 32 : 0;
+    assert_int_equal(cudaMemset((void *)w.w, 0x11, code_bytes), cudaSuccess);
+    assert_int_equal(cudaMemset((void *)w.scales, 0x11, head_bytes), cudaSuccess);
+    unsigned char *want_codes[2], *want_scales[2];
+    float *tops[2];
+    for (int part = 0; part < 2; part++) {
+        void *raw = element(type, n, part ? tame : awkward), *mem = NULL;
+        assert_int_equal(
+            posix_memalign(&mem, PALI_QUANT_ALIGN, pali_quant_bytes(dtype, rows, cols)), 0);
+        pali_quant_parts q = pali_quant_place(dtype, rows, cols, mem);
+        pali_matrix m = {};
+        m.dtype = (pali_dtype)type;
+        m.rows = rows;
+        m.cols = cols;
+        m.data = raw;
+        assert_int_equal(pali_quantize(&m, &q, NULL), 0);
+        raw_piece p = {};
+        p.type = type;
+        p.cols = cols;
+        p.row_first = part;
+        p.row_step = 2;
+        size_t size = type == RAW_F32 ? 4 : 2;
+        char *all = (char *)device((size_t)n * size, raw);
+        nf4_finish f = {};
+        float *absmax = (float *)device((size_t)q.blocks * 4 + 4, NULL);
+        int step = form == FORM_NF4 ? 64 * 23 : 5 * cols;
+        for (int at = 0; at < n; at += step) {
+            p.raw = all + (size_t)at * size;
+            p.first = at;
+            p.n = n - at < step ? n - at : step;
+            if (form == FORM_NF4)
+                place_nf4(&p, &w, absmax, 0);
+            else
+                place_int8(&p, &w, 0);
+        }
+        if (form == FORM_NF4) {
+            f.cols = cols;
+            f.blocks = (int64_t)q.blocks;
+            f.groups = (int64_t)q.groups;
+            f.row_first = part;
+            f.row_step = 2;
+            f.absmax = absmax;
+            f.tables = w.tables;
+            f.sums = (double *)device(q.groups * 8, NULL);
+            f.tops = (float *)device((q.groups + 1) * 4, NULL);
+            f.scale_codes = (unsigned char *)w.scale_codes;
+            f.heads = (float *)w.scales;
+            finish_nf4(&f, 0);
+        }
+        done();
+        want_codes[part] = q.codes;
+        want_scales[part] = q.scale_codes;
+        tops[part] = q.scales;
+        free(raw);
+    }
+    unsigned char *codes = (unsigned char *)host(w.w, code_bytes);
+    float *heads = (float *)host(w.scales, head_bytes);
+    size_t each = form == FORM_NF4 ? (size_t)cols / 2 : (size_t)cols,
+           pitch = code_bytes / (size_t)(2 * rows);
+    unsigned char *scales =
+        form == FORM_NF4 ? (unsigned char *)host(w.scale_codes, scale_bytes) : NULL;
+    int head = form == FORM_NF4 ? nf4_head(cols) : 1, blocks = cols / 64;
+    for (int r = 0; r < 2 * rows; r++) {
+        int part = r % 2, row = r / 2;
+        assert_memory_equal(codes + (size_t)r * pitch, want_codes[part] + (size_t)row * each, each);
+        for (size_t i = each; i < pitch; i++) /* the padding is the caller's */
+            assert_int_equal(codes[(size_t)r * pitch + i], 0x11);
+        if (form == FORM_INT8) {
+            assert_memory_equal(&heads[r], &tops[part][row], 4);
+            continue;
+        }
+        int first = row * blocks, before = first % 256, groups = (n / 64 + 255) / 256;
+        assert_memory_equal(scales + r * blocks, want_scales[part] + row * blocks, (size_t)blocks);
+        assert_memory_equal(&heads[r * head], &tops[part][groups], 4);
+        assert_memory_equal(&heads[r * head + 1], &before, 4);
+        for (int g = first / 256; g <= (first + blocks - 1) / 256; g++)
+            assert_memory_equal(&heads[r * head + 2 + g - first / 256], &tops[part][g], 4);
+    }
+    /* And back: rows 3 .. of the whole, as the CPU would read them, rounded to T. */
+    int64_t ldo = up8(cols) + 8;
+    int some = 2 * rows - 4;
+    uint16_t *dense = (uint16_t *)device((size_t)(some * ldo) * 2, NULL);
+    dequantize(half, &w, 3, some, cols, dense, ldo, 0);
+    done();
+    uint16_t *got = (uint16_t *)host(dense, (size_t)(some * ldo) * 2);
+    float *row = floats((size_t)cols, 0);
+    for (int r = 0; r < some; r++) {
+        int part = (r + 3) % 2;
+        pali_matrix m = {};
+        m.dtype = dtype;
+        m.rows = rows;
+        m.cols = cols;
+        m.data = want_codes[part];
+        m.scale_codes = want_scales[part];
+        m.scales = tops[part];
+        pali_matrix_read(&m, (size_t)((r + 3) / 2) * (size_t)cols, (size_t)cols, row);
+        for (int c = 0; c < cols; c++) {
+            float x = half == HALF_F16 && fabsf(row[c]) > 65504 ? copysignf(65504, row[c]) : row[c];
+            assert_int_equal(got[r * ldo + c], narrow16(half, x));
+        }
+        for (int64_t c = cols; c < ldo; c++)
+            assert_int_equal(got[r * ldo + c], 0x5a5a);
+    }
+    for (int part = 0; part < 2; part++)
+        free(want_codes[part]);
+    free(codes), free(scales), free(row), free(got);
+    *bytes = head_bytes;
+    return heads;
+}
+
+static void cuda_kernels_quantise_as_the_cpu_does(void **unused) {
+    (void)unused;
+    static const int widths8[] = {1, 31, 33, 300}, widths4[] = {64, 320, 8256};
+    form = FORM_INT8;
+    in_every_order(quantise_body, widths8, 4);
+    form = FORM_NF4;
+    in_every_order(quantise_body, widths4, 3);
+    form = FORM_HALF;
+}
+
+/* Elements in odd pieces to padded rows, every second one. */
+static void *place_body(half_type half, int cols, size_t *bytes) {
+    int rows = 9, n = rows * cols, step = 4 * cols / 3 + 1;
+    int64_t ld = up8(cols);
+    uint16_t *halves_out = NULL;
+    for (int type = 0; type < 3; type++) {
+        char *raw = (char *)element((raw_type)type, n, tame);
+        pali_matrix m = {};
+        m.dtype = (pali_dtype)type;
+        m.rows = rows;
+        m.cols = cols;
+        m.data = raw;
+        float *want = floats((size_t)n, 0);
+        pali_matrix_read(&m, 0, (size_t)n, want);
+        *bytes = (size_t)(2 * rows * ld) * 2;
+        void *h = device(*bytes, NULL);
+        float *f = (float *)device(*bytes * 2, NULL);
+        for (int at = 0; at < n; at += step) {
+            size_t size = type == RAW_F32 ? 4 : 2;
+            raw_piece p = {};
+            p.type = (raw_type)type;
+            p.first = at;
+            p.n = n - at < step ? n - at : step;
+            p.cols = cols;
+            p.row_first = 1;
+            p.row_step = 2;
+            p.raw = device((size_t)p.n * size, raw + (size_t)at * size);
+            place_halves(half, &p, h, ld, 0);
+            place_floats(&p, f, ld, 0);
+        }
+        done();
+        free(halves_out);
+        halves_out = (uint16_t *)host(h, *bytes);
+        float *floats_out = (float *)host(f, *bytes * 2);
+        uint32_t pattern = 0x5a5a5a5au;
+        for (int r = 0; r < 2 * rows; r++)
+            for (int64_t c = 0; c < ld; c++) {
+                bool mine = r % 2 == 1 && c < cols;
+                float x = mine ? want[r / 2 * cols + c] : 0;
+                assert_int_equal(halves_out[r * ld + c], mine ? narrow16(half, x) : 0x5a5a);
+                assert_memory_equal(&floats_out[r * ld + c], mine ? (void *)&x : (void *)&pattern,
+                                    4);
+            }
+        free(raw), free(want), free(floats_out);
+    }
+    return halves_out;
+}
+
+static void cuda_kernels_place_elements(void **unused) {
+    (void)unused;
+    static const int sizes[] = {1, 7, 8, 33, 260};
+    in_every_order(place_body, sizes, 5);
+}
+
 int main(void) {
     emu_reset();
     const struct CMUnitTest tests[] = {
@@ -719,6 +936,8 @@ int main(void) {
         cmocka_unit_test(cuda_kernels_step_products_of_int8),
         cmocka_unit_test(cuda_kernels_step_products_of_nf4),
         cmocka_unit_test(cuda_kernels_attention_of_a_step),
+        cmocka_unit_test(cuda_kernels_place_elements),
+        cmocka_unit_test(cuda_kernels_quantise_as_the_cpu_does),
     };
     return cmocka_run_group_tests_name("cuda_kernels", tests, NULL, NULL);
 }
