@@ -4,9 +4,10 @@
  * filled with 0xff: NaN to whoever reads it before writing. Copies check both ends against
  * what was allocated.
  *
- * All streams share one queue, which runs when the host synchronises with anything: a legal
- * schedule, and the one that shows a host that reads too early or reuses a pinned buffer
- * too soon. As on the device, a copy from ordinary memory has taken its bytes when the call
+ * A stream is a queue that runs when the host synchronises with it, or when another stream,
+ * running, meets a wait for an event recorded in it, and then no further than that event: a
+ * legal schedule, and the one that shows a host that reads too early or reuses a pinned
+ * buffer too soon, and a stream that should have waited for another. As on the device, a copy from ordinary memory has taken its bytes when the call
  * returns, and one to ordinary memory waits. During capture work is kept in the graph
  * instead, arguments as they were, so a position baked into a graph is found out.
  *
@@ -21,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,10 +34,13 @@ struct emu_graph {
 };
 struct emu_stream {
     emu_graph *capture; /* NULL unless capturing */
+    bool blocking;      /* goes after all that stream 0 holds, and before what it gets later */
+    std::deque<work> queue;
 };
 struct emu_event {
     bool recorded;
     std::shared_ptr<double> when; /* milliseconds; written when the queue gets there */
+    emu_stream *in;               /* it was recorded in; when is written before that goes */
 };
 
 static const size_t SHARED_DEFAULT = 48 * 1024;
@@ -44,13 +49,13 @@ static const emu_device DEFAULTS = {1, 13000, 13000, 9, 0, 4, (size_t)2 << 30, 2
 static struct {
     emu_device device = DEFAULTS;
     std::recursive_mutex lock;
-    std::deque<work> queue;
+    std::set<emu_stream *> streams; /* and null_stream */
     std::map<const unsigned char *, size_t> memory, pinned;
     std::map<const void *, size_t> opted_in; /* shared memory by kernel */
     size_t allocated = 0;
     int objects = 0;
     int capturing = 0;
-    emu_stream null_stream = {nullptr};
+    emu_stream null_stream = {nullptr, false, {}};
     cudaError_t last = cudaSuccess, stuck = cudaSuccess;
     long calls = 0;
     struct {
@@ -144,19 +149,42 @@ int emu_live_objects(void) {
 
 /* --- the queue ------------------------------------------------------------------------------------ */
 
-static void drain(void) {
-    while (!host.queue.empty()) {
-        work w = std::move(host.queue.front());
-        host.queue.pop_front();
+static emu_stream *real(cudaStream_t stream) {
+    return stream == nullptr ? &host.null_stream : stream;
+}
+
+static void run_queue(emu_stream *s, const double *event) {
+    while (!s->queue.empty() && !(event != nullptr && *event >= 0)) {
+        work w = std::move(s->queue.front());
+        s->queue.pop_front();
         w();
     }
 }
 
+/* Runs a stream until it is empty, or until an event that was recorded in it. */
+static void drain(cudaStream_t stream, const double *event = nullptr) {
+    emu_stream *s = real(stream);
+    if (s == &host.null_stream) {
+        for (emu_stream *other : host.streams)
+            if (other->blocking)
+                run_queue(other, nullptr);
+    } else if (s->blocking) {
+        run_queue(&host.null_stream, nullptr);
+    }
+    run_queue(s, event);
+}
+
+static void drain_all(void) {
+    drain(nullptr);
+    for (emu_stream *s : host.streams)
+        drain(s);
+}
 static void push(cudaStream_t stream, work w) {
-    if (stream != nullptr && stream->capture != nullptr)
-        stream->capture->nodes.push_back(std::move(w));
+    emu_stream *s = real(stream);
+    if (s->capture != nullptr)
+        s->capture->nodes.push_back(std::move(w));
     else
-        host.queue.push_back(std::move(w));
+        s->queue.push_back(std::move(w));
 }
 
 /* What must not be called while a stream is captured ends the capture on a device too. */
@@ -304,14 +332,16 @@ cudaError_t cudaDeviceSynchronize(void) {
     ENTER_DEVICE("cudaDeviceSynchronize");
     if (cudaError_t e = not_capturing())
         return e;
-    drain();
+    drain_all();
     return cudaSuccess;
 }
 cudaError_t cudaDeviceReset(void) {
     std::lock_guard<std::recursive_mutex> hold(host.lock);
     host.calls++;
     host.stuck = host.last = cudaSuccess;
-    host.queue.clear();
+    host.null_stream.queue.clear();
+    for (emu_stream *s : host.streams)
+        s->queue.clear();
     for (auto &m : host.memory)
         free(const_cast<unsigned char *>(m.first));
     host.memory.clear();
@@ -376,7 +406,7 @@ cudaError_t cudaFree(void *p) {
     auto b = host.memory.find(static_cast<unsigned char *>(p));
     if (b == host.memory.end())
         return note(cudaErrorInvalidValue);
-    drain();
+    drain_all();
     host.allocated -= b->second;
     host.memory.erase(b);
     free(p);
@@ -389,7 +419,7 @@ cudaError_t cudaFreeHost(void *p) {
         return cudaSuccess;
     if (host.pinned.count(static_cast<unsigned char *>(p)) == 0)
         return note(cudaErrorInvalidValue);
-    drain();
+    drain_all();
     host.pinned.erase(static_cast<unsigned char *>(p));
     free(p);
     return cudaSuccess;
@@ -443,7 +473,7 @@ static cudaError_t copy_async(void *to, size_t to_pitch, const void *from, size_
         push(stream, [=] { copy_rows(to, to_pitch, from, from_pitch, width, height); });
     }
     if (!captured && !on_device(to) && !inside(host.pinned, to, 0))
-        drain();
+        drain(stream);
     return cudaSuccess;
 }
 
@@ -463,7 +493,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
     if (cudaError_t e = not_capturing())
         return e;
     cudaError_t e = copy_async(to, bytes, from, bytes, bytes, 1, kind, nullptr);
-    drain();
+    drain(nullptr);
     return e;
 }
 cudaError_t cudaMemsetAsync(void *p, int byte, size_t bytes, cudaStream_t stream) {
@@ -480,16 +510,18 @@ cudaError_t cudaMemset(void *p, int byte, size_t bytes) {
     if (!inside(host.memory, p, bytes))
         return note(cudaErrorInvalidValue);
     push(nullptr, [=] { memset(p, byte, bytes); });
-    drain();
+    drain(nullptr);
     return cudaSuccess;
 }
 
 /* --- streams and events ------------------------------------------------------------------------------ */
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     *stream = nullptr;
     ENTER_DEVICE("cudaStreamCreateWithFlags");
     *stream = new emu_stream();
+    (*stream)->blocking = flags != cudaStreamNonBlocking;
+    host.streams.insert(*stream);
     host.objects++;
     return cudaSuccess;
 }
@@ -500,11 +532,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     ENTER_DEVICE("cudaStreamDestroy");
     if (stream == nullptr)
         return note(cudaErrorInvalidResourceHandle);
-    drain();
+    drain(stream);
     if (stream->capture != nullptr) {
         host.capturing--;
         delete stream->capture;
     }
+    host.streams.erase(stream);
     delete stream;
     host.objects--;
     return cudaSuccess;
@@ -513,30 +546,37 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     ENTER_DEVICE("cudaStreamSynchronize");
     if (stream != nullptr && stream->capture != nullptr)
         return note(cudaErrorStreamCaptureUnsupported);
-    drain();
+    drain(stream);
     return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     ENTER_DEVICE("cudaStreamQuery");
     if (stream != nullptr && stream->capture != nullptr)
         return note(cudaErrorStreamCaptureUnsupported);
-    if (host.queue.empty())
+    if (real(stream)->queue.empty())
         return cudaSuccess;
-    drain(); /* the next question will be answered with yes */
+    drain(stream); /* the next question will be answered with yes */
     return cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     ENTER_DEVICE("cudaStreamWaitEvent");
-    /* One queue: what was recorded before comes before. Forking a capture is not emulated. */
-    if (event == nullptr || (stream == nullptr ? 0 : stream->capture != nullptr) ||
-        host.capturing > 0)
+    /* Forking a capture is not emulated. */
+    if (event == nullptr || host.capturing > 0)
         return note(cudaErrorStreamCaptureUnsupported);
+    if (event->recorded && *event->when < 0) {
+        std::shared_ptr<double> when = event->when;
+        emu_stream *in = event->in;
+        push(stream, [when, in] {
+            if (*when < 0)
+                drain(in, when.get());
+        });
+    }
     return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
     *event = nullptr;
     ENTER_DEVICE("cudaEventCreateWithFlags");
-    *event = new emu_event{false, std::make_shared<double>(-1.0)};
+    *event = new emu_event{false, std::make_shared<double>(-1.0), nullptr};
     host.objects++;
     return cudaSuccess;
 }
@@ -556,6 +596,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     if (event == nullptr)
         return note(cudaErrorInvalidResourceHandle);
     event->recorded = true;
+    event->in = real(stream);
     event->when = std::make_shared<double>(-1.0);
     auto when = event->when;
     push(stream, [when] {
@@ -569,8 +610,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     ENTER_DEVICE("cudaEventSynchronize");
     if (event == nullptr)
         return note(cudaErrorInvalidResourceHandle);
-    if (event->recorded)
-        drain();
+    if (event->recorded && *event->when < 0)
+        drain(event->in, event->when.get());
     return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
@@ -579,7 +620,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
         return note(cudaErrorInvalidResourceHandle);
     if (!event->recorded || *event->when >= 0)
         return cudaSuccess;
-    drain();
+    drain(event->in, event->when.get());
     return cudaErrorNotReady;
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end) {

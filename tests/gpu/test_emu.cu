@@ -651,6 +651,35 @@ static void emu_runs_a_stream_when_the_host_waits(void **state) {
     assert_cuda(cudaStreamDestroy(stream));
 }
 
+/* Planted: a stream that uses what another one copies, without a wait and with one. */
+static void emu_catches_a_stream_that_does_not_wait(void **state) {
+    (void)state;
+    cudaStream_t copies, kernels;
+    cudaEvent_t copied;
+    float *p = device_floats(32, 1, 0), *pinned, out[32];
+    assert_cuda(cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking));
+    assert_cuda(cudaStreamCreateWithFlags(&kernels, cudaStreamNonBlocking));
+    assert_cuda(cudaEventCreateWithFlags(&copied, cudaEventDisableTiming));
+    assert_cuda(cudaMallocHost(&pinned, sizeof out));
+    for (int i = 0; i < 32; i++)
+        pinned[i] = 10;
+    for (int waits = 0; waits < 2; waits++) {
+        assert_cuda(cudaMemcpyAsync(p, pinned, sizeof out, cudaMemcpyHostToDevice, copies));
+        assert_cuda(cudaEventRecord(copied, copies));
+        if (waits)
+            assert_cuda(cudaStreamWaitEvent(kernels, copied, 0));
+        assert_cuda(PALI_LAUNCH(add_kernel, 1, 32, 0, kernels, p, 2.0f));
+        assert_cuda(cudaStreamSynchronize(kernels));
+        assert_cuda(cudaStreamSynchronize(copies));
+        read_back(out, p, sizeof out);
+        assert_true(out[5] == (waits ? 12 : 10));
+    }
+    assert_cuda(cudaFreeHost(pinned));
+    assert_cuda(cudaEventDestroy(copied));
+    assert_cuda(cudaStreamDestroy(copies));
+    assert_cuda(cudaStreamDestroy(kernels));
+}
+
 static void emu_replays_graphs(void **state) {
     (void)state;
     cudaStream_t stream;
@@ -742,6 +771,7 @@ int main(void) {
         TEST(emu_random_order_repeats),
         TEST(emu_poisons_fresh_memory),
         TEST(emu_runs_a_stream_when_the_host_waits),
+        TEST(emu_catches_a_stream_that_does_not_wait),
         TEST(emu_replays_graphs),
         TEST(emu_checks_copies_and_launches),
         TEST(emu_plans_faults),
