@@ -102,14 +102,15 @@ G := build/cuda-$(subst $(space),-,$(strip $(ARCH)))
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo -I. $(foreach a,$(ARCH),-gencode arch=$(a:sm_%=compute_%),code=$(a)) \
              -Xcompiler -fPIC,-Wall $(if $(filter 1,$(WERROR)),-Werror all-warnings) -MMD -MP $(NVFLAGS)
 gpu_obj := $(patsubst %,$(G)/%.o,$(gpu_src))
+plugin_core := error quant matrix # the plugin's own copies
 
 $(G)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) -c -o $@ $<
-$(G)/core/error.c.o: core/error.c
+$(G)/core/%.c.o: core/%.c
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -I. -D_GNU_SOURCE -O2 -fPIC -MMD -MP $(WARN_C) -c -o $@ $<
-$(G)/pali-cuda.so: $(gpu_obj) $(G)/core/error.c.o
+	$(CC) -std=c11 -I. -D_GNU_SOURCE -O2 -fPIC -ffp-contract=off -MMD -MP $(WARN_C) -c -o $@ $<
+$(G)/pali-cuda.so: $(gpu_obj) $(patsubst %,$(G)/core/%.c.o,$(plugin_core))
 	$(NVCC) -shared -cudart static -o $@ $^ -ldl
 # Compared, not dated: ARCH may have been another one in between.
 build/pali-cuda.so: $(G)/pali-cuda.so FORCE
@@ -122,7 +123,7 @@ $(B)/%.cu.o: %.cu
 $(B)/tests/emu/%.cc.o: ISA := -Itests/emu
 $(B)/libcuda-emu.a: $(call obj,$(emu_src))
 	@rm -f $@ && ar rcs $@ $^
-$(B)/pali-cuda-emu.so: $(call obj,$(emu_src)) $(B)/core/error.c.o
+$(B)/pali-cuda-emu.so: $(call obj,$(emu_src) $(patsubst %,core/%.c,$(plugin_core)))
 	$(CXX) $(OPT) -shared -o $@ $^ -ldl -lm -pthread
 $(B)/tests/gpu/%: $(B)/tests/gpu/%.c.o $(B)/libcuda-emu.a $(B)/libpali.a
 	$(CXX) $(OPT) -o $@ $^ $(LDLIBS_ALL) -lcmocka

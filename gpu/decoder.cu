@@ -27,28 +27,19 @@ static void *cache(const pali_model *m, int layer, int which) {
     return m->kv + ((int64_t)layer * 2 + which) * c->K * m->positions * ld8(c->E) * 2;
 }
 
-static weight halves(const void *p, int64_t ld) {
-    weight w = {};
-    w.form = FORM_HALF;
-    w.w = p;
-    w.ld = ld;
-    return w;
-}
-
 /* --- one row ---------------------------------------------------------------------------- */
 
 /* row_x through one layer, at the position in m->state. */
 static void row_layer(pali_model *m, int layer) {
     const pali_text_config *c = &m->w->config.text;
     const text_layer *l = &m->text[layer];
-    int64_t ld = ld8(c->D);
 
     qkv_args q = {};
     q.x = m->row_x;
     q.D = c->D;
     q.norm = l->attn_norm;
     q.eps = c->eps;
-    q.w = halves(l->qkv, ld);
+    q.w = l->qkv;
     q.H = c->H, q.K = c->K, q.E = c->E;
     q.state = m->state;
     q.rope = m->rope;
@@ -77,7 +68,7 @@ static void row_layer(pali_model *m, int layer) {
     add_args o = {};
     o.in = m->row_a;
     o.n = c->H * c->E;
-    o.w = halves(l->o, ld8(o.n));
+    o.w = l->o;
     o.D = c->D;
     o.x = m->row_x;
     o.norm = l->post_attn_norm;
@@ -91,14 +82,14 @@ static void row_layer(pali_model *m, int layer) {
     g.D = c->D;
     g.norm = l->mlp_norm;
     g.eps = c->eps;
-    g.w = halves(l->gate_up, ld);
+    g.w = l->gate_up;
     g.rows = 2 * c->F;
     g.out = m->row_h;
     gated_step(m->half, &g, m->sms, m->stream);
 
     o.in = m->row_h;
     o.n = c->F;
-    o.w = halves(l->down, ld8(o.n));
+    o.w = l->down;
     o.norm = l->post_mlp_norm;
     add_step(m->half, &o, m->stream);
 }
@@ -110,7 +101,9 @@ static void head(pali_model *m) {
     g.D = c->D;
     g.norm = m->norm;
     g.eps = c->eps;
-    g.w = halves(m->embed, ld8(c->D));
+    g.w.form = FORM_HALF;
+    g.w.w = m->embed;
+    g.w.ld = ld8(c->D);
     g.rows = c->V;
     g.out = m->logits;
     g.cap = c->final_softcap;
@@ -362,6 +355,25 @@ int decoder_rewind(pali_model *m, int n, pali_error *err) {
 
 /* --- prefill ------------------------------------------------------------------------------ */
 
+/* g.c = g.a times rows first .. first + g.n - 1 of w; quantised ones in slabs of 16 bits. */
+static int weight_product(pali_model *m, gemm_args g, const weight *w, int first, pali_error *err) {
+    g.ldb = w->form == FORM_HALF ? w->ld : ld8(g.k);
+    if (w->form == FORM_HALF) {
+        g.b = half_at(w->w, first * w->ld);
+        return gemm(m->gemm, &g, m->stream, err);
+    }
+    int all = g.n, most = (int)(m->slab_elements / g.ldb) / 8 * 8, rc = 0;
+    unsigned char *c = (unsigned char *)g.c;
+    g.b = m->dec.slab;
+    for (int r = 0; r < all && rc == 0; r += most) {
+        g.n = all - r < most ? all - r : most;
+        g.c = c + (size_t)r * (g.out == GEMM_F32 ? sizeof(float) : 2);
+        dequantize(m->half, w, first + r, g.n, g.k, m->dec.slab, g.ldb, m->stream);
+        rc = gemm(m->gemm, &g, m->stream, err);
+    }
+    return rc;
+}
+
 /* Keys and values of rows 0 .. T - 1 to the cache, and rotated queries to dec.q when wanted. */
 static int prefill_keys(pali_model *m, int layer, int T, bool queries, pali_error *err) {
     const pali_text_config *c = &m->w->config.text;
@@ -369,10 +381,9 @@ static int prefill_keys(pali_model *m, int layer, int T, bool queries, pali_erro
     int64_t ld = ld8(c->D);
     int HE = c->H * c->E, first = queries ? 0 : HE, n = HE + 2 * c->K * c->E - first;
     rms_norm(m->half, m->dec.x, ld, T, c->D, c->eps, l->attn_norm, m->dec.a, ld, m->stream);
-    gemm_args g =
-        product(m, T, n, c->D, m->dec.a, ld, half_at(l->qkv, first * ld), ld, m->dec.qkv, ld8(n));
+    gemm_args g = product(m, T, n, c->D, m->dec.a, ld, NULL, 0, m->dec.qkv, ld8(n));
     g.out = GEMM_F32;
-    int rc = gemm(m->gemm, &g, m->stream, err);
+    int rc = weight_product(m, g, &l->qkv, first, err);
     if (rc)
         return rc;
     rope_args r = {};
@@ -433,14 +444,15 @@ static int prefill_attend(pali_model *m, int layer, int T, pali_error *err) {
 }
 
 /* dec.x rows t .. += a W', through the post-norm when there is one. */
-static int prefill_add(pali_model *m, int t, gemm_args g, const float *post, pali_error *err) {
+static int prefill_add(pali_model *m, int t, gemm_args g, const weight *w, const float *post,
+                       pali_error *err) {
     const pali_text_config *c = &m->w->config.text;
     int64_t ld = ld8(c->D);
     g.out = GEMM_F32;
     g.c = (post ? m->dec.y : m->dec.x) + t * ld;
     g.ldc = ld;
     g.add = !post;
-    int rc = gemm(m->gemm, &g, m->stream, err);
+    int rc = weight_product(m, g, w, 0, err);
     if (!rc && post)
         rms_norm_add(m->dec.y + t * ld, ld, g.m, c->D, c->eps, post, m->dec.x + t * ld, ld,
                      m->stream);
@@ -456,22 +468,22 @@ static int prefill_layer(pali_model *m, int layer, int T, pali_error *err) {
     if (!rc)
         rc = prefill_attend(m, layer, T, err);
     if (!rc)
-        rc = prefill_add(m, 0, product(m, T, c->D, HE, m->dec.a, lda, l->o, lda, NULL, 0),
+        rc = prefill_add(m, 0, product(m, T, c->D, HE, m->dec.a, lda, NULL, 0, NULL, 0), &l->o,
                          l->post_attn_norm, err);
     if (rc)
         return rc;
     rms_norm(m->half, m->dec.x, ld, T, c->D, c->eps, l->mlp_norm, m->dec.a, ld, m->stream);
     for (int t = 0; t < T && rc == 0; t += CHUNK_ROWS) {
         int rows = T - t < CHUNK_ROWS ? T - t : CHUNK_ROWS;
-        gemm_args gu = product(m, rows, 2 * c->F, c->D, half_at(m->dec.a, t * ld), ld, l->gate_up,
-                               ld, m->dec.gu, ldg);
+        gemm_args gu = product(m, rows, 2 * c->F, c->D, half_at(m->dec.a, t * ld), ld, NULL, 0,
+                               m->dec.gu, ldg);
         gu.out = GEMM_F32;
-        rc = gemm(m->gemm, &gu, m->stream, err);
+        rc = weight_product(m, gu, &l->gate_up, 0, err);
         if (rc)
             break;
         geglu_rows(m->half, m->dec.gu, ldg, rows, c->F, m->dec.h, ldh, m->stream);
-        rc = prefill_add(m, t, product(m, rows, c->D, c->F, m->dec.h, ldh, l->down, ldh, NULL, 0),
-                         l->post_mlp_norm, err);
+        rc = prefill_add(m, t, product(m, rows, c->D, c->F, m->dec.h, ldh, NULL, 0, NULL, 0),
+                         &l->down, l->post_mlp_norm, err);
     }
     return rc;
 }

@@ -6,17 +6,23 @@
  * gate and up alternate row by row, so that one warp of a decode step has both halves of
  * a result. Rows start at multiples of 8 elements and are zero behind their columns.
  *
- * The upload goes through two pinned buffers: while one is on its way, the processor fills
- * the other from the file's mapping, converting where the types differ. Not measured.   */
+ * Loading has four things under way at once: the system reads the files ahead, the processor
+ * copies a piece from the mapping into one of two pinned buffers, the other is on its way to
+ * the device in a stream of its own, and kernels (load.cu) turn the piece before into what
+ * lies in the weights' block: rows in their places, of the right type, quantised if asked for.
+ * Pieces travel as they are in the file, so that neither the processor nor the bus sees more
+ * than that. Events hand the buffers on; the host waits only for a pinned buffer. Not measured. */
 #include "gpu/port.cuh"
 
+#include "core/quant.h"
 #include "gpu/model.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-size_t pali_cuda_tile_bytes = (size_t)64 << 20;
+size_t pali_cuda_tile_bytes = (size_t)64 << 20, pali_cuda_slab_bytes = (size_t)64 << 20,
+       pali_cuda_stage_bytes = (size_t)16 << 20;
 
 /* --- placing ------------------------------------------------------------------------- */
 
@@ -51,6 +57,7 @@ static int64_t least(int64_t a, int64_t b) {
  * vector's parts are simply joined. */
 typedef struct {
     void **to;
+    weight *w; /* set too, for a matrix that may be quantised; else NULL */
     bool wide; /* float32, else the model's 16-bit type */
     bool vector, alternate;
     int parts, cols, rows[3];
@@ -66,6 +73,12 @@ static item matrix(void **to, int rows, int cols, const pali_matrix *m) {
     i.cols = cols;
     i.rows[0] = rows;
     i.part[0] = m;
+    return i;
+}
+
+static item stream(weight *w, int rows, int cols, const pali_matrix *m) {
+    item i = matrix((void **)(uintptr_t)&w->w, rows, cols, m);
+    i.w = w;
     return i;
 }
 
@@ -129,11 +142,11 @@ static int visit_text(pali_model *m, item_visit *f, void *user, pali_error *err)
         const pali_text_layer *l = &w->text[i];
         text_layer *to = &m->text[i];
         item all[8] = {floats(&to->attn_norm, c->D, &l->attn_norm),
-                       matrix(&to->qkv, HE, c->D, &l->q_w),
-                       matrix(&to->o, c->D, HE, &l->o_w),
+                       stream(&to->qkv, HE, c->D, &l->q_w),
+                       stream(&to->o, c->D, HE, &l->o_w),
                        floats(&to->mlp_norm, c->D, &l->mlp_norm),
-                       matrix(&to->gate_up, c->F, c->D, &l->gate_w),
-                       matrix(&to->down, c->D, c->F, &l->down_w),
+                       stream(&to->gate_up, c->F, c->D, &l->gate_w),
+                       stream(&to->down, c->D, c->F, &l->down_w),
                        floats(&to->post_attn_norm, c->D, &l->post_attn_norm),
                        floats(&to->post_mlp_norm, c->D, &l->post_mlp_norm)};
         join(&all[1], KE, &l->k_w);
@@ -164,8 +177,16 @@ static size_t item_size(const item *i) {
     return i->wide ? sizeof(float) : 2;
 }
 
+static size_t raw_size(const pali_matrix *m) {
+    return m->dtype == PALI_F32 ? 4 : 2;
+}
+
 static int check_item(void *user, const item *i, pali_error *err) {
     int *n = (int *)user;
+    for (int p = 0; p < i->parts; p++)
+        if (i->part[p]->dtype == PALI_INT8 || i->part[p]->dtype == PALI_NF4)
+            return pali_fail(err, PALI_EUNSUPPORTED, "use the CPU: --backend cpu",
+                             "the CUDA backend does not read weights that are quantised already");
     for (int p = 0; p < i->parts; p++)
         if (!i->part[p]->data || i->part[p]->dtype > PALI_F16 || i->part[p]->rows != i->rows[p] ||
             i->part[p]->cols != i->cols)
@@ -185,9 +206,31 @@ static int find_type(void *user, const item *i, pali_error *err) {
     return 0;
 }
 
+typedef struct {
+    pali_model *m;
+    arena a;
+} placing;
+
 static int place_item(void *user, const item *i, pali_error *err) {
     (void)err;
-    *i->to = take((arena *)user, item_rows(i) * item_ld(i), item_size(i));
+    placing *p = (placing *)user;
+    int64_t rows = item_rows(i), ld = item_ld(i);
+    weight_form form = i->w ? p->m->form : FORM_HALF;
+    if (form == FORM_INT8)
+        ld = ((int64_t)i->cols + 15) / 16 * 16;
+    if (form == FORM_HALF)
+        *i->to = take(&p->a, rows * ld, item_size(i));
+    else
+        *i->to = take(&p->a, form == FORM_NF4 ? rows * (ld / 2) : rows * ld, 1);
+    if (!i->w)
+        return 0;
+    i->w->form = form;
+    i->w->ld = ld;
+    if (form != FORM_HALF)
+        i->w->scales = (float *)take(&p->a, rows * (form == FORM_NF4 ? nf4_head(ld) : 1), 4);
+    if (form == FORM_NF4)
+        i->w->scale_codes = (unsigned char *)take(&p->a, rows * (ld / NF4_BLOCK), 1);
+    i->w->tables = p->m->tables;
     return 0;
 }
 
@@ -202,6 +245,43 @@ static void place_kv(pali_model *m, arena *a) {
 static int64_t score_room(int H, int64_t tokens) {
     int64_t row = H * ld8(tokens);
     return most(row, least(row * tokens, (int64_t)(pali_cuda_tile_bytes / sizeof(float))));
+}
+
+/* What loading and prefill must have room for, of the largest matrix. */
+typedef struct {
+    const pali_model *m;
+    int64_t bytes, row, blocks, elements; /* of all files; of a row there; NF4; of a slab */
+} measures;
+
+static int measure_item(void *user, const item *i, pali_error *err) {
+    (void)err;
+    measures *s = (measures *)user;
+    for (int p = 0; p < i->parts; p++) {
+        int64_t n = (int64_t)i->rows[p] * i->cols, size = (int64_t)raw_size(i->part[p]);
+        s->bytes += n * size;
+        s->row = most(s->row, i->cols * size);
+        if (i->w && s->m->form == FORM_NF4)
+            s->blocks = most(s->blocks, n / NF4_BLOCK);
+    }
+    if (i->w && s->m->form != FORM_HALF)
+        s->elements = most(s->elements, item_rows(i) * ld8(i->cols));
+    return 0;
+}
+
+static int64_t nf4_groups(int64_t blocks) {
+    return (blocks + NF4_GROUP - 1) / NF4_GROUP;
+}
+
+/* Stages of an eighth of the files, so that small models take little for it. */
+static void place_load(pali_model *m, arena *a, const measures *s) {
+    int64_t bytes = least(s->bytes / 8, (int64_t)pali_cuda_stage_bytes);
+    bytes = (most(bytes, most(s->row, 256)) + 255) / 256 * 256;
+    m->load.bytes = (size_t)bytes;
+    for (int i = 0; i < STAGES; i++)
+        m->load.stage[i] = (unsigned char *)take(a, bytes, 1);
+    m->load.absmax = (float *)take(a, s->blocks, sizeof(float));
+    m->load.tops = (float *)take(a, nf4_groups(s->blocks) + 1, sizeof(float));
+    m->load.sums = (double *)take(a, nf4_groups(s->blocks), sizeof(double));
 }
 
 static void place_work(pali_model *m, arena *a) {
@@ -226,13 +306,20 @@ static void place_work(pali_model *m, arena *a) {
     m->probs = take(a, (int64_t)m->score_floats, 2);
 
     size_t common = a->used;
+    measures s = {};
+    s.m = m;
+    visit(m, measure_item, &s, NULL);
+    place_load(m, a, &s);
+    size_t end = a->used;
+
+    a->used = common;
     int64_t n = (int64_t)v->channels * v->patch * v->patch;
     m->enc.pixels = (float *)take(a, (int64_t)v->channels * v->S * v->S, sizeof(float));
     m->enc.x = (float *)take(a, P * ld8(v->D), sizeof(float));
     m->enc.a = take(a, P * most(ld8(v->D), ld8(n)), 2);
     m->enc.qkv = take(a, P * ld8(3 * (int64_t)v->D), 2);
     m->enc.h = take(a, least(P, CHUNK_ROWS) * ld8(v->F), 2);
-    size_t encoder = a->used;
+    end = a->used > end ? a->used : end;
 
     a->used = common;
     m->dec.x = (float *)take(a, T * ld8(t->D), sizeof(float));
@@ -242,7 +329,10 @@ static void place_work(pali_model *m, arena *a) {
     m->dec.y = (float *)take(a, t->gemma == 2 ? T * ld8(t->D) : 0, sizeof(float));
     m->dec.gu = (float *)take(a, least(T, CHUNK_ROWS) * ld8(2 * (int64_t)t->F), sizeof(float));
     m->dec.h = take(a, least(T, CHUNK_ROWS) * ld8(t->F), 2);
-    a->used = a->used > encoder ? a->used : encoder;
+    int64_t ld = most(ld8(t->D), most(ld8(HE), ld8(t->F)));
+    m->slab_elements = least(s.elements, most(8 * ld, (int64_t)(pali_cuda_slab_bytes / 2)));
+    m->dec.slab = take(a, m->slab_elements, 2);
+    a->used = a->used > end ? a->used : end;
 }
 
 int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_options *o,
@@ -285,22 +375,34 @@ int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_opti
     bool f16_only = true;
     visit(m, find_type, &f16_only, NULL);
     m->half = f16_only ? HALF_F16 : HALF_BF16;
+    m->form = o->quant == PALI_QUANT_INT8  ? FORM_INT8
+              : o->quant == PALI_QUANT_NF4 ? FORM_NF4
+                                           : FORM_HALF;
+    if (m->form == FORM_NF4 && (t->D % NF4_BLOCK || t->F % NF4_BLOCK || t->H * t->E % NF4_BLOCK))
+        return pali_fail(err, PALI_EUNSUPPORTED, "use -q int8, or the CPU: --backend cpu",
+                         "the CUDA backend takes 4-bit weights in rows of a multiple of %d; this "
+                         "model has %d, %d and %d",
+                         (int)NF4_BLOCK, t->D, t->F, t->H * t->E);
     return 0;
 }
 
 int layout_place(pali_model *m, pali_memory *need, pali_error *err) {
-    arena weights = {}, kv = {}, work = {};
-    weights.base = (unsigned char *)m->weight_block;
+    placing w = {};
+    arena kv = {}, work = {};
+    w.m = m;
+    w.a.base = (unsigned char *)m->weight_block;
     kv.base = (unsigned char *)m->kv_block;
     work.base = (unsigned char *)m->work_block;
-    visit(m, place_item, &weights, NULL);
+    if (m->form == FORM_NF4)
+        m->tables = (float *)take(&w.a, NF4_TABLES + NF4_MIDDLES, sizeof(float));
+    visit(m, place_item, &w, NULL);
     place_kv(m, &kv);
     place_work(m, &work);
-    if (weights.overflow || kv.overflow || work.overflow)
+    if (w.a.overflow || kv.overflow || work.overflow)
         return pali_fail(err, PALI_ELIMIT, "choose a smaller context",
                          "a context of %d positions needs more memory than can be addressed",
                          m->positions);
-    need->weights = weights.used;
+    need->weights = w.a.used;
     need->kv = kv.used;
     need->workspace = work.used;
     return 0;
@@ -315,153 +417,185 @@ void layout_done(pali_model *m) {
 
 /* --- upload ------------------------------------------------------------------------------------ */
 
-enum {
-    STAGES = 2,
-    STAGE_BYTES = 16 << 20 /* at most; holds a row of PALI_MAX_WIDTH */
-};
+static const char loading[] = "copying the weights";
 
 typedef struct {
     pali_model *m;
-    unsigned char *stage[STAGES]; /* pinned */
-    size_t bytes;                 /* of each */
+    unsigned char *pinned[STAGES];
+    cudaStream_t copies;
+    cudaEvent_t copied[STAGES]; /* what was in the pinned buffer has arrived */
+    cudaEvent_t used[STAGES];   /* what was in the stage is in its place */
     int next, done, total;
 } upload;
 
-static float read_element(const pali_matrix *p, size_t i) {
-    const unsigned char *from = (const unsigned char *)p->data;
-    if (p->dtype == PALI_F32) {
-        float x;
-        memcpy(&x, from + i * 4, 4);
-        return x;
-    }
-    uint16_t bits;
-    memcpy(&bits, from + i * 2, 2);
-    if (p->dtype == PALI_F16) {
-        f16 x;
-        x.bits = bits;
-        return f16_to_float(x);
-    }
-    bf16 x;
-    x.bits = bits;
-    return bf16_to_float(x);
+/* Elements of a piece of p: all that a stage holds, of whole rows or blocks where the kernels
+ * want them. */
+static int64_t piece_elements(const pali_model *m, const item *it, const pali_matrix *p) {
+    int64_t n = (int64_t)(m->load.bytes / raw_size(p));
+    weight_form form = it->w ? it->w->form : FORM_HALF;
+    int64_t whole = form == FORM_INT8 ? p->cols : form == FORM_NF4 ? NF4_BLOCK : 1;
+    return n / whole * whole;
 }
 
-/* Row r of part p to `to`, converted, zeros up to ld. */
-static void fill_row(const pali_model *m, const item *it, const pali_matrix *p, int64_t r,
-                     unsigned char *to) {
-    size_t n = (size_t)it->cols, from = (size_t)r * n, size = item_size(it);
-    pali_dtype same = it->wide ? PALI_F32 : m->half == HALF_F16 ? PALI_F16 : PALI_BF16;
-    if (p->dtype == same) {
-        memcpy(to, (const unsigned char *)p->data + from * size, n * size);
-    } else if (it->wide) {
-        float *out = (float *)to;
-        for (size_t i = 0; i < n; i++)
-            out[i] = read_element(p, from + i);
-    } else if (same == PALI_BF16) {
-        bf16 *out = (bf16 *)to;
-        for (size_t i = 0; i < n; i++)
-            out[i] = float_to_bf16(read_element(p, from + i));
-    } else {
-        f16 *out = (f16 *)to;
-        for (size_t i = 0; i < n; i++)
-            out[i] = float_to_f16(read_element(p, from + i));
-    }
-    memset(to + n * size, 0, ((size_t)item_ld(it) - n) * size);
-}
-
-static int upload_item(void *user, const item *it, pali_error *err) {
+static int count_pieces(void *user, const item *it, pali_error *err) {
+    (void)err;
     upload *u = (upload *)user;
+    for (int p = 0; p < it->parts; p++) {
+        int64_t step = piece_elements(u->m, it, it->part[p]);
+        u->total += (int)(((int64_t)it->rows[p] * it->cols + step - 1) / step);
+    }
+    return 0;
+}
+
+/* n bytes to the device in stage s, when both buffers are free; m->stream goes on behind it. */
+static int send_stage(upload *u, int s, const void *from, size_t n, pali_error *err) {
     pali_model *m = u->m;
-    int64_t rows = item_rows(it), r = 0;
-    size_t pitch = (size_t)item_ld(it) * item_size(it);
-    int64_t chunk = (int64_t)(u->bytes / pitch);
-    if (m->run->cancel && m->run->cancel->load())
-        return pali_fail(err, PALI_ECANCEL, NULL, "stopped");
-    while (r < rows) {
+    int rc = check_cuda(cudaEventSynchronize(u->copied[s]), loading, err);
+    if (rc)
+        return rc;
+    memcpy(u->pinned[s], from, n);
+    if ((rc = check_cuda(cudaStreamWaitEvent(u->copies, u->used[s], 0), loading, err)) ||
+        (rc = check_cuda(
+             cudaMemcpyAsync(m->load.stage[s], u->pinned[s], n, cudaMemcpyHostToDevice, u->copies),
+             loading, err)) ||
+        (rc = check_cuda(cudaEventRecord(u->copied[s], u->copies), loading, err)))
+        return rc;
+    return check_cuda(cudaStreamWaitEvent(m->stream, u->copied[s], 0), loading, err);
+}
+
+/* Part p of an item: its rows go to row_first, row_first + row_step, .. of the destination. */
+static int upload_part(upload *u, const item *it, int p, int64_t row_first, int64_t row_step,
+                       pali_error *err) {
+    pali_model *m = u->m;
+    const pali_matrix *from = it->part[p];
+    size_t size = raw_size(from);
+    int64_t all = (int64_t)from->rows * from->cols, step = piece_elements(m, it, from);
+    weight_form form = it->w ? it->w->form : FORM_HALF;
+    raw_piece piece = {};
+    piece.type = from->dtype == PALI_F32 ? RAW_F32 : from->dtype == PALI_F16 ? RAW_F16 : RAW_BF16;
+    piece.cols = it->cols;
+    piece.row_first = row_first;
+    piece.row_step = row_step;
+    for (int64_t at = 0; at < all; at += step) {
         int s = u->next;
         u->next = (u->next + 1) % STAGES;
-        int rc = check_cuda(cudaEventSynchronize(m->events[s]), "copying the weights", err);
+        piece.raw = m->load.stage[s];
+        piece.first = at;
+        piece.n = least(all - at, step);
+        int rc = send_stage(u, s, (const unsigned char *)from->data + (size_t)at * size,
+                            (size_t)piece.n * size, err);
         if (rc)
             return rc;
-        int64_t first = r, end = r + chunk < rows ? r + chunk : rows;
-        for (; r < end; r++) {
-            int p = 0;
-            int64_t row = r;
-            if (it->alternate) {
-                p = (int)(r % it->parts);
-                row = r / it->parts;
-            } else {
-                while (row >= it->rows[p])
-                    row -= it->rows[p++];
-            }
-            fill_row(m, it, it->part[p], row, u->stage[s] + (size_t)(r - first) * pitch);
-        }
-        rc = check_cuda(cudaMemcpyAsync((unsigned char *)*it->to + (size_t)first * pitch,
-                                        u->stage[s], (size_t)(end - first) * pitch,
-                                        cudaMemcpyHostToDevice, m->stream),
-                        "copying the weights", err);
+        if (form == FORM_INT8)
+            place_int8(&piece, it->w, m->stream);
+        else if (form == FORM_NF4)
+            place_nf4(&piece, it->w, m->load.absmax, m->stream);
+        else if (it->wide)
+            place_floats(&piece, (float *)*it->to, item_ld(it), m->stream);
+        else
+            place_halves(m->half, &piece, *it->to, item_ld(it), m->stream);
+        rc = check_cuda(cudaGetLastError(), loading, err);
         if (!rc)
-            rc = check_cuda(cudaEventRecord(m->events[s], m->stream), "copying the weights", err);
+            rc = check_cuda(cudaEventRecord(u->used[s], m->stream), loading, err);
         if (rc)
             return rc;
+        u->done++;
+        if (m->run->progress)
+            m->run->progress(m->run->user, PALI_STAGE_LOAD, u->done, u->total);
         if (m->run->cancel && m->run->cancel->load())
             return pali_fail(err, PALI_ECANCEL, NULL, "stopped");
     }
-    u->done++;
+    if (form != FORM_NF4)
+        return 0;
+    nf4_finish f = {};
+    f.cols = it->cols;
+    f.blocks = all / NF4_BLOCK;
+    f.groups = nf4_groups(f.blocks);
+    f.row_first = row_first;
+    f.row_step = row_step;
+    f.absmax = m->load.absmax;
+    f.tables = m->tables;
+    f.sums = m->load.sums;
+    f.tops = m->load.tops;
+    f.scale_codes = (unsigned char *)(uintptr_t)it->w->scale_codes;
+    f.heads = (float *)(uintptr_t)it->w->scales;
+    finish_nf4(&f, m->stream);
+    return check_cuda(cudaGetLastError(), loading, err);
+}
+
+static int upload_item(void *user, const item *it, pali_error *err) {
+    int64_t row = 0;
+    int rc = 0;
+    for (int p = 0; p < it->parts && rc == 0; p++) {
+        rc = it->alternate ? upload_part((upload *)user, it, p, p, it->parts, err)
+                           : upload_part((upload *)user, it, p, row, 1, err);
+        row += it->rows[p];
+    }
+    return rc;
+}
+
+static int upload_all(upload *u, pali_error *err) {
+    pali_model *m = u->m;
+    int rc = check_cuda(cudaStreamCreateWithFlags(&u->copies, cudaStreamNonBlocking), loading, err);
+    for (int i = 0; i < STAGES && rc == 0; i++)
+        if (!(rc = check_cuda(cudaMallocHost((void **)&u->pinned[i], m->load.bytes), loading,
+                              err)) &&
+            !(rc = check_cuda(cudaEventCreateWithFlags(&u->copied[i], cudaEventDisableTiming),
+                              loading, err)))
+            rc = check_cuda(cudaEventCreateWithFlags(&u->used[i], cudaEventDisableTiming), loading,
+                            err);
+    if (rc)
+        return rc;
+    if (m->form == FORM_NF4) {
+        float tables[NF4_TABLES + NF4_MIDDLES];
+        memcpy(tables, pali_nf4_code, sizeof pali_nf4_code);
+        memcpy(tables + 16, pali_nf4_map, sizeof pali_nf4_map);
+        memcpy(tables + NF4_TABLES, pali_nf4_middle, sizeof pali_nf4_middle);
+        rc = check_cuda(
+            cudaMemcpyAsync(m->tables, tables, sizeof tables, cudaMemcpyHostToDevice, m->stream),
+            loading, err);
+    }
     if (m->run->progress)
-        m->run->progress(m->run->user, PALI_STAGE_LOAD, u->done, u->total);
-    return 0;
+        m->run->progress(m->run->user, PALI_STAGE_LOAD, 0, u->total);
+    return rc ? rc : visit(m, upload_item, u, err);
+}
+
+int layout_upload(pali_model *m, pali_error *err) {
+    upload u = {};
+    u.m = m;
+    visit(m, count_pieces, &u, NULL);
+    int rc = upload_all(&u, err);
+    int end = u.copies ? check_cuda(cudaStreamSynchronize(u.copies), loading, err) : 0;
+    int late = check_cuda(cudaStreamSynchronize(m->stream), loading, err);
+    for (int i = 0; i < STAGES; i++) {
+        cudaFreeHost(u.pinned[i]);
+        if (u.copied[i])
+            cudaEventDestroy(u.copied[i]);
+        if (u.used[i])
+            cudaEventDestroy(u.used[i]);
+    }
+    if (u.copies)
+        cudaStreamDestroy(u.copies);
+    return rc ? rc : end ? end : late;
 }
 
 /* (cos, sin) by position and pair, in double as the CPU backend has them. */
-static int upload_rope(upload *u, pali_error *err) {
-    pali_model *m = u->m;
+int layout_upload_rope(pali_model *m, pali_error *err) {
     const pali_text_config *c = &m->w->config.text;
     size_t half = (size_t)c->E / 2, n = (size_t)m->positions * half;
-    size_t chunk = u->bytes / sizeof(float2);
-    for (size_t i = 0; i < n;) {
-        int s = u->next;
-        u->next = (u->next + 1) % STAGES;
-        int rc = check_cuda(cudaEventSynchronize(m->events[s]), "copying the weights", err);
-        float2 *to = (float2 *)u->stage[s];
-        size_t first = i, end = n - i < chunk ? n : i + chunk;
-        for (; i < end && rc == 0; i++) {
-            double angle = (double)(i / half) *
-                           pow((double)c->rope_theta, -2.0 * (double)(i % half) / (double)c->E);
-            to[i - first] = make_float2((float)cos(angle), (float)sin(angle));
-        }
-        if (!rc)
-            rc = check_cuda(cudaMemcpyAsync(m->rope + first, to, (end - first) * sizeof *to,
-                                            cudaMemcpyHostToDevice, m->stream),
-                            "copying the weights", err);
-        if (!rc)
-            rc = check_cuda(cudaEventRecord(m->events[s], m->stream), "copying the weights", err);
-        if (rc)
-            return rc;
+    float2 *angles = (float2 *)malloc(n * sizeof *angles);
+    if (!angles)
+        return pali_fail_nomem(err, "opening the model");
+    for (size_t i = 0; i < n; i++) {
+        double angle = (double)(i / half) *
+                       pow((double)c->rope_theta, -2.0 * (double)(i % half) / (double)c->E);
+        angles[i] = make_float2((float)cos(angle), (float)sin(angle));
     }
-    return 0;
-}
-
-int layout_upload(pali_model *m, size_t weights, pali_error *err) {
-    upload u = {};
-    u.m = m;
-    u.bytes = STAGE_BYTES;
-    if (weights < u.bytes)
-        u.bytes = weights;
-    int rc = visit(m, check_item, &u.total, err);
-    for (int i = 0; i < STAGES && rc == 0; i++) {
-        rc = check_cuda(cudaMallocHost((void **)&u.stage[i], u.bytes), "copying the weights", err);
-        if (!rc)
-            rc = check_cuda(cudaEventRecord(m->events[i], m->stream), "copying the weights", err);
-    }
-    if (!rc && m->run->progress)
-        m->run->progress(m->run->user, PALI_STAGE_LOAD, 0, u.total);
+    int rc = check_cuda(
+        cudaMemcpyAsync(m->rope, angles, n * sizeof *angles, cudaMemcpyHostToDevice, m->stream),
+        loading, err);
     if (!rc)
-        rc = visit(m, upload_item, &u, err);
-    if (!rc)
-        rc = upload_rope(&u, err);
-    int end = check_cuda(cudaStreamSynchronize(m->stream), "copying the weights", err);
-    for (int i = 0; i < STAGES; i++)
-        cudaFreeHost(u.stage[i]);
-    return rc ? rc : end;
+        rc = check_cuda(cudaStreamSynchronize(m->stream), loading, err);
+    free(angles);
+    return rc;
 }

@@ -8,7 +8,9 @@
  * Weights, key/value cache and workspace are three device blocks, taken at open. A turn
  * allocates nothing, but for the embeddings of a second picture that is kept beside the
  * first. Matrices are in the model's 16-bit type (bf16, or f16 when all of them are f16 in
- * the file), rows padded to 8 elements; norms and additive biases are float32. The
+ * the file), rows padded to 8 elements; norms and additive biases are float32. The decoder's
+ * matrices may be quantised (int8, NF4) instead: a decode step reads the codes, and prefill
+ * turns them back into 16 bits, a slab of rows at a time, for the products of many rows. The
  * residual stream and every sum are float32. The cache is of the 16-bit type: prefill
  * feeds it to tensor cores as it is, and decode reads half the bytes; what that rounds
  * away is what the reference library rounds as well.
@@ -25,7 +27,8 @@
 enum {
     CHUNK_ROWS = 512, /* tokens of one step through an MLP */
     LAG = 2,
-    EVENTS = 4 /* > LAG */
+    EVENTS = 4, /* > LAG */
+    STAGES = 2  /* pieces of a file on their way at a time */
 };
 
 typedef struct {
@@ -35,7 +38,7 @@ typedef struct {
 } vision_layer;
 
 typedef struct {
-    void *qkv, *o, *gate_up, *down; /* [(H + 2K)E][D], [D][HE], [2F][D] alternating, [D][F] */
+    weight qkv, o, gate_up, down; /* [(H + 2K)E][D], [D][HE], [2F][D] alternating, [D][F] */
     float *attn_norm, *post_attn_norm, *mlp_norm, *post_mlp_norm; /* post: NULL in Gemma 1 */
 } text_layer;
 
@@ -47,12 +50,14 @@ struct pali_embeds {
 struct pali_model {
     const pali_weights *w;
     half_type half;
+    weight_form form; /* of the decoder's matrices */
     int positions;
     int device, sms;
 
     void *weight_block, *kv_block, *work_block; /* device, owned; all below point into them */
     void *patch_w, *proj_w, *embed;             /* the embedding is the head as well */
     float *patch_b, *position, *post_ln_w, *post_ln_b, *proj_b, *norm;
+    float *tables;        /* of NF4 */
     vision_layer *vision; /* [layers] in host memory, owned */
     text_layer *text;
 
@@ -67,7 +72,13 @@ struct pali_model {
     float *first_embeds;
     float *row_x, *row_y, *row_q, *row_a, *row_h, *logits, *partial; /* of one token */
 
-    /* Of the image encoder and of prefill, in one space. */
+    /* Of loading, of the image encoder and of prefill, in one space. */
+    struct {
+        unsigned char *stage[STAGES]; /* pieces of the file, as they are there */
+        size_t bytes;                 /* of each */
+        float *absmax, *tops;         /* of the NF4 matrix in work */
+        double *sums;
+    } load;
     float *scores; /* [H][queries of a tile][keys] */
     void *probs;
     size_t score_floats; /* room in each */
@@ -78,7 +89,9 @@ struct pali_model {
     struct {
         float *x, *qkv, *gu, *y;
         void *a, *q, *h;
+        void *slab; /* rows of a quantised matrix in 16 bits */
     } dec;
+    int64_t slab_elements;
 
     cudaStream_t stream;
     cudaEvent_t events[EVENTS];
@@ -145,6 +158,9 @@ static inline int add_product(pali_model *m, gemm_args g, const float *bias, pal
 /* Bytes of scores that attention over many rows works on at a time. A variable so that
  * tests can have many tiles in a small model. */
 extern size_t pali_cuda_tile_bytes;
+/* And of a quantised matrix that prefill has in 16 bits at a time; bytes of a piece while
+ * loading, at most. */
+extern size_t pali_cuda_slab_bytes, pali_cuda_stage_bytes;
 
 /* --- layout.cu ---------------------------------------------------------------------- */
 
@@ -154,9 +170,11 @@ int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_opti
                    pali_error *err);
 /* With blocks NULL in m: how large they must be. With blocks: sets all pointers. */
 int layout_place(pali_model *m, pali_memory *need, pali_error *err);
-/* Copies all weights, of that many bytes there, to the device through pinned memory;
- * progress and cancel by m->run. */
-int layout_upload(pali_model *m, size_t weights, pali_error *err);
+/* Copies all weights to the device through pinned memory, converting and quantising them there;
+ * progress and cancel by m->run. Works in m->work_block, which holds rubbish afterwards. */
+int layout_upload(pali_model *m, pali_error *err);
+/* The tables of angles, behind everything else. */
+int layout_upload_rope(pali_model *m, pali_error *err);
 void layout_done(pali_model *m);
 
 /* --- plugin.cu ---------------------------------------------------------------------- */

@@ -289,19 +289,21 @@ static int open_device(pali_model *m, pali_error *err) {
                              err)))
             return rc;
     layout_place(m, &need, err);
-    /* Padding behind rows of activations and keys is read, and counters start at zero. */
-    if ((rc = check_cuda(cudaMemsetAsync(m->kv_block, 0, need.kv, m->stream), what, err)) ||
+    /* Padding behind rows is read, of weights, activations and keys; counters start at zero. */
+    if ((rc =
+             check_cuda(cudaMemsetAsync(m->weight_block, 0, need.weights, m->stream), what, err)) ||
+        (rc = check_cuda(cudaMemsetAsync(m->kv_block, 0, need.kv, m->stream), what, err)) ||
+        (rc = layout_upload(m, err)) ||
         (rc =
              check_cuda(cudaMemsetAsync(m->work_block, 0, need.workspace, m->stream), what, err)) ||
-        (rc = gemm_open(&m->gemm, m->gemm_space, err)))
+        (rc = layout_upload_rope(m, err)) || (rc = gemm_open(&m->gemm, m->gemm_space, err)))
         return rc;
     m->all_first = (pali_embeds *)calloc(1, sizeof *m->all_first);
     if (!m->all_first)
         return pali_fail_nomem(err, what);
     m->all_first->rows = m->first_embeds;
     m->free_embeds = m->all_first;
-    rc = layout_upload(m, need.weights, err);
-    return rc ? rc : decoder_record(m, err);
+    return decoder_record(m, err);
 }
 
 static int cuda_open(const pali_weights *w, const pali_backend_options *o, const pali_run *run,

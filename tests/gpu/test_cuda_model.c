@@ -8,6 +8,7 @@
 #include "tests/core/backend_contract.h"
 
 #include "core/plugin.h"
+#include "core/quant.h"
 #include "tests/emu/control.h"
 
 #include <stdatomic.h>
@@ -16,7 +17,7 @@ static const pali_backend *cpu, *cuda;
 static pali_error err;
 static pali_config first, second; /* gemma1, gemma2 with heads of a multiple of 8 */
 
-extern size_t pali_cuda_tile_bytes;
+extern size_t pali_cuda_tile_bytes, pali_cuda_slab_bytes, pali_cuda_stage_bytes;
 
 /* --- helpers ---------------------------------------------------------------------------- */
 
@@ -156,6 +157,156 @@ static void cuda_model_long_sequences_go_in_pieces(void **unused) {
     pali_cuda_tile_bytes = 200 * 544 * sizeof(float);
     compare(&c, PALI_F16, 1, 7, 1);
     pali_cuda_tile_bytes = before;
+}
+
+/* --- quantised ----------------------------------------------------------------------------- */
+
+static pali_config narrow, wide; /* gemma1, gemma2 in rows of a multiple of 64 */
+
+/* w with the values that its decoder's matrices have once quantised, as float32. */
+static pali_weights as_quantised(random_model *r, pali_dtype dtype) {
+    pali_weights w = r->w;
+    size_t layers = (size_t)w.config.text.layers;
+    w.text = malloc(layers * sizeof *w.text);
+    assert_true(w.text && r->n < 500);
+    memcpy(w.text, r->w.text, layers * sizeof *w.text);
+    r->owned[r->n++] = w.text;
+    for (size_t i = 0; i < layers; i++) {
+        pali_matrix *all[PALI_QUANT_PER_LAYER];
+        pali_quant_list(&w.text[i], all);
+        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++) {
+            pali_matrix *m = all[k];
+            size_t n = (size_t)m->rows * (size_t)m->cols;
+            void *mem = NULL;
+            float *values = malloc(n * sizeof *values);
+            assert_non_null(values);
+            assert_int_equal(
+                posix_memalign(&mem, PALI_QUANT_ALIGN, pali_quant_bytes(dtype, m->rows, m->cols)),
+                0);
+            pali_quant_parts q = pali_quant_place(dtype, m->rows, m->cols, mem);
+            assert_ok(pali_quantize(m, &q, &err), err);
+            pali_matrix coded = pali_quant_matrix(&q);
+            pali_matrix_read(&coded, 0, n, values);
+            free(mem);
+            *m = (pali_matrix){.dtype = PALI_F32, .rows = m->rows, .cols = m->cols, .data = values};
+            assert_true(r->n < 500);
+            r->owned[r->n++] = values;
+        }
+    }
+    return w;
+}
+
+/* A quantised model against the CPU backend on the values of its codes: an image, a prefix,
+ * then the likeliest tokens, which must be the same ones. Returns the logits of all steps. */
+static float *compare_quantised(const pali_config *config, pali_dtype stored, pali_quant quant,
+                                int steps) {
+    random_model *r = make(*config, stored);
+    pali_weights w = as_quantised(r, quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8);
+    size_t V = (size_t)w.config.text.V;
+    double tolerance = stored == PALI_F16 ? f16_tolerance : bf16_tolerance;
+    float *pixels = random_pixels(&w), *all = malloc((size_t)(steps + 1) * V * sizeof *all);
+    int32_t ids[11];
+    random_ids(&w, 11, ids);
+    pali_backend_options o = {.threads = 1, .positions = w.config.vision.P + 11 + steps};
+    pali_model *m, *g;
+    assert_true(all != NULL);
+    assert_ok(cpu->open(&w, &o, NULL, &m, &err), err);
+    o.quant = quant;
+    assert_ok(cuda->open(&r->w, &o, NULL, &g, &err), err);
+    pali_embeds *me, *ge;
+    assert_ok(cpu->encode_image(m, pixels, NULL, &me, &err), err);
+    assert_ok(cuda->encode_image(g, pixels, NULL, &ge, &err), err);
+    const pali_embeds *mes[] = {me}, *ges[] = {ge};
+    assert_ok(cpu->prefill(m, mes, 1, ids, 11, NULL, &err), err);
+    assert_ok(cuda->prefill(g, ges, 1, ids, 11, NULL, &err), err);
+    for (int s = 0; s <= steps; s++) {
+        const float *want = cpu->logits(m), *got = cuda->logits(g);
+        assert_close(quant == PALI_QUANT_NF4 ? "NF4" : "int8", got, want, V, tolerance);
+        assert_int_equal(best(got, (int)V), best(want, (int)V));
+        memcpy(all + (size_t)s * V, got, V * sizeof *all);
+        int next = (best(want, (int)V) * 7 + s * 31) % (int)V;
+        if (s < steps) {
+            assert_ok(cpu->decode(m, next, NULL, &err), err);
+            assert_ok(cuda->decode(g, next, NULL, &err), err);
+        }
+    }
+    cpu->embeds_free(m, me);
+    cuda->embeds_free(g, ge);
+    cpu->close(m);
+    cuda->close(g);
+    free(pixels);
+    drop(r);
+    assert_int_equal(emu_allocated(), 0);
+    return all;
+}
+
+/* Slabs of a few rows and pieces of a few kilobytes, in every order. */
+static void quantised_in_every_order(const pali_config *config, pali_quant quant) {
+    size_t slab = pali_cuda_slab_bytes, stage = pali_cuda_stage_bytes;
+    pali_cuda_slab_bytes = 20000;
+    pali_cuda_stage_bytes = 5000;
+    float *reference = NULL;
+    uint32_t seed = state;
+    for (int order = 0; order < EMU_ORDERS; order++) {
+        emu_set_order((emu_order)order, 9);
+        state = seed;
+        float *got = compare_quantised(config, PALI_F16, quant, 5);
+        if (reference) {
+            assert_memory_equal(reference, got, 6 * (size_t)config->text.V * sizeof *got);
+            free(got);
+        } else {
+            reference = got;
+        }
+    }
+    free(reference);
+    emu_reset();
+    pali_cuda_slab_bytes = slab;
+    pali_cuda_stage_bytes = stage;
+}
+
+static void cuda_model_int8_is_the_cpu_model(void **unused) {
+    (void)unused;
+    quantised_in_every_order(&first, PALI_QUANT_INT8);
+    quantised_in_every_order(&second, PALI_QUANT_INT8);
+    free(compare_quantised(&first, PALI_BF16, PALI_QUANT_INT8, 11));
+    free(compare_quantised(&second, PALI_F32, PALI_QUANT_INT8, 11));
+}
+
+static void cuda_model_nf4_is_the_cpu_model(void **unused) {
+    (void)unused;
+    quantised_in_every_order(&narrow, PALI_QUANT_NF4);
+    quantised_in_every_order(&wide, PALI_QUANT_NF4);
+    free(compare_quantised(&narrow, PALI_F32, PALI_QUANT_NF4, 11));
+    free(compare_quantised(&wide, PALI_BF16, PALI_QUANT_NF4, 11));
+    random_model *r = make(first, PALI_BF16); /* 45 columns */
+    pali_backend_options o = {.positions = 20, .quant = PALI_QUANT_NF4};
+    pali_model *m;
+    pali_error why = {0};
+    assert_int_equal(cuda->open(&r->w, &o, NULL, &m, &why), PALI_EUNSUPPORTED);
+    assert_non_null(strstr(why.what, "rows of a multiple of 64; this model has 45, 311 and 120"));
+    drop(r);
+}
+
+static void cuda_model_quantising_saves_memory(void **unused) {
+    (void)unused;
+    random_model *r = make(wide, PALI_BF16);
+    size_t weights[3], decoder = 0;
+    for (int q = PALI_QUANT_NONE; q <= PALI_QUANT_NF4; q++) {
+        pali_memory need;
+        pali_backend_options o = {.positions = 20, .quant = (pali_quant)q};
+        assert_ok(cuda->memory(&r->w, &o, &need, &err), err);
+        weights[q] = need.weights;
+    }
+    for (int i = 0; i < wide.text.layers; i++) {
+        pali_matrix *all[PALI_QUANT_PER_LAYER];
+        pali_quant_list(&r->w.text[i], all);
+        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++)
+            decoder += (size_t)all[k]->rows * (size_t)all[k]->cols;
+    }
+    /* Instead of 2 bytes a weight: 1 and a float a row; 0.516 and a few floats a row. */
+    assert_true(weights[0] - weights[1] > decoder * 97 / 100);
+    assert_true(weights[0] - weights[2] > decoder * 140 / 100);
+    drop(r);
 }
 
 /* --- answers ------------------------------------------------------------------------------- */
@@ -613,19 +764,11 @@ static void cuda_model_open_survives_every_failure(void **unused) {
     if (!emu_present())
         skip();
     static const char *const calls[] = {
-        "cudaDriverGetVersion",
-        "cudaGetDeviceCount",
-        "cudaSetDevice",
-        "cudaFuncGetAttributes",
-        "cudaMemGetInfo",
-        "cudaMalloc",
-        "cudaMallocHost",
-        "cudaMemsetAsync",
-        "cudaStreamCreateWithFlags",
-        "cudaEventCreateWithFlags",
-        "cudaEventRecord",
-        "cudaEventSynchronize",
-        "cudaMemcpyAsync",
+        "cudaDriverGetVersion",     "cudaGetDeviceCount",  "cudaSetDevice",
+        "cudaFuncGetAttributes",    "cudaMemGetInfo",      "cudaMalloc",
+        "cudaMallocHost",           "cudaMemsetAsync",     "cudaStreamCreateWithFlags",
+        "cudaEventCreateWithFlags", "cudaEventRecord",     "cudaEventSynchronize",
+        "cudaMemcpyAsync",          "cudaStreamWaitEvent",
     };
     pali_config c = first;
     c.vision.layers = c.text.layers = 1;
@@ -828,6 +971,10 @@ int main(void) {
     second = gemma2;
     second.vision.D = 80, second.vision.E = 40;
     second.text.E = 16;
+    narrow = first;
+    narrow.text.D = 192, narrow.text.H = 8, narrow.text.E = 24, narrow.text.F = 320;
+    wide = second;
+    wide.text.D = 320, wide.text.H = 6, wide.text.E = 32, wide.text.F = 448;
     cpu = pali_backend_cpu();
     if (pali_plugin_entry()->probe(&cuda, &err) != 0) {
         fprintf(stderr, "%s\n", err.what);
@@ -838,6 +985,9 @@ int main(void) {
         cmocka_unit_test(cuda_model_gemma2_is_the_cpu_model),
         cmocka_unit_test(cuda_model_has_the_real_head_shape),
         cmocka_unit_test(cuda_model_long_sequences_go_in_pieces),
+        cmocka_unit_test(cuda_model_int8_is_the_cpu_model),
+        cmocka_unit_test(cuda_model_nf4_is_the_cpu_model),
+        cmocka_unit_test(cuda_model_quantising_saves_memory),
         cmocka_unit_test(cuda_model_answers_as_the_cpu_does),
         cmocka_unit_test(cuda_model_order_does_not_change_a_bit),
         cmocka_unit_test(cuda_model_second_turn_is_a_fresh_one),
