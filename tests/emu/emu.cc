@@ -306,6 +306,12 @@ void emu_set_order(emu_order o, unsigned seed) {
     order_seed = seed;
 }
 
+bool emu_eager(void) {
+    static uint64_t dice = 1;
+    dice = dice * 6364136223846793005u + order_seed * 2u + 1442695040888963407u;
+    return order == EMU_RANDOM && dice >> 63;
+}
+
 void emu_order_from_environment(void) {
     const char *name = getenv("PALI_EMU_ORDER"), *seed = getenv("PALI_EMU_SEED");
     order_seed = seed ? (unsigned)strtoul(seed, nullptr, 10) : 1;

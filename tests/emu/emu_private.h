@@ -10,5 +10,7 @@ void emu_run_kernel(const char *name, emu_site site, dim3 grid, dim3 block, size
                     const std::function<void()> &body);
 bool emu_in_kernel(void);
 void emu_order_from_environment(void);
+/* Does a stream run at once what it was just given? In random order every second time. */
+bool emu_eager(void);
 
 #endif

@@ -7,7 +7,8 @@
  * A stream is a queue that runs when the host synchronises with it, or when another stream,
  * running, meets a wait for an event recorded in it, and then no further than that event: a
  * legal schedule, and the one that shows a host that reads too early or reuses a pinned
- * buffer too soon, and a stream that should have waited for another. As on the device, a copy from ordinary memory has taken its bytes when the call
+ * buffer too soon. In the random order a stream may also run ahead, which shows one that
+ * should have waited for another. As on the device, a copy from ordinary memory has taken its bytes when the call
  * returns, and one to ordinary memory waits. During capture work is kept in the graph
  * instead, arguments as they were, so a position baked into a graph is found out.
  *
@@ -55,6 +56,7 @@ static struct {
     size_t allocated = 0;
     int objects = 0;
     int capturing = 0;
+    bool running = false; /* a stream, ahead of the host's waiting for it */
     emu_stream null_stream = {nullptr, false, {}};
     cudaError_t last = cudaSuccess, stuck = cudaSuccess;
     long calls = 0;
@@ -185,6 +187,11 @@ static void push(cudaStream_t stream, work w) {
         s->capture->nodes.push_back(std::move(w));
     else
         s->queue.push_back(std::move(w));
+    if (s->capture == nullptr && !host.running && emu_eager()) {
+        host.running = true;
+        drain(stream);
+        host.running = false;
+    }
 }
 
 /* What must not be called while a stream is captured ends the capture on a device too. */
