@@ -250,9 +250,9 @@ static void quantised_in_every_order(const pali_config *config, pali_quant quant
     for (int order = 0; order < EMU_ORDERS; order++) {
         emu_set_order((emu_order)order, 9);
         state = seed;
-        float *got = compare_quantised(config, PALI_F16, quant, 5);
+        float *got = compare_quantised(config, PALI_F16, quant, 2);
         if (reference) {
-            assert_memory_equal(reference, got, 6 * (size_t)config->text.V * sizeof *got);
+            assert_memory_equal(reference, got, 3 * (size_t)config->text.V * sizeof *got);
             free(got);
         } else {
             reference = got;
@@ -268,16 +268,16 @@ static void cuda_model_int8_is_the_cpu_model(void **unused) {
     (void)unused;
     quantised_in_every_order(&first, PALI_QUANT_INT8);
     quantised_in_every_order(&second, PALI_QUANT_INT8);
-    free(compare_quantised(&first, PALI_BF16, PALI_QUANT_INT8, 11));
-    free(compare_quantised(&second, PALI_F32, PALI_QUANT_INT8, 11));
+    free(compare_quantised(&first, PALI_BF16, PALI_QUANT_INT8, 5));
+    free(compare_quantised(&second, PALI_F32, PALI_QUANT_INT8, 5));
 }
 
 static void cuda_model_nf4_is_the_cpu_model(void **unused) {
     (void)unused;
     quantised_in_every_order(&narrow, PALI_QUANT_NF4);
     quantised_in_every_order(&wide, PALI_QUANT_NF4);
-    free(compare_quantised(&narrow, PALI_F32, PALI_QUANT_NF4, 11));
-    free(compare_quantised(&wide, PALI_BF16, PALI_QUANT_NF4, 11));
+    free(compare_quantised(&narrow, PALI_F32, PALI_QUANT_NF4, 5));
+    free(compare_quantised(&wide, PALI_BF16, PALI_QUANT_NF4, 5));
     random_model *r = make(first, PALI_BF16); /* 45 columns */
     pali_backend_options o = {.positions = 20, .quant = PALI_QUANT_NF4};
     pali_model *m;
@@ -972,8 +972,10 @@ int main(void) {
     second.vision.D = 80, second.vision.E = 40;
     second.text.E = 16;
     narrow = first;
+    narrow.text.layers = 2;
     narrow.text.D = 192, narrow.text.H = 8, narrow.text.E = 24, narrow.text.F = 320;
     wide = second;
+    wide.vision.P = 9, wide.vision.S = 12;
     wide.text.D = 320, wide.text.H = 6, wide.text.E = 32, wide.text.F = 448;
     cpu = pali_backend_cpu();
     if (pali_plugin_entry()->probe(&cuda, &err) != 0) {
