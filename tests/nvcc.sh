@@ -15,6 +15,8 @@ stream="gemv"        # every kernel in these reads weights
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 bad=0
+dump=$(dirname "$(command -v "$nvcc")")/cuobjdump
+[ -x "$dump" ] || dump=cuobjdump
 complain() { echo "nvcc gate: $1" >&2; bad=1; }
 
 for f in gpu/*.cu; do
@@ -33,17 +35,26 @@ for f in gpu/*.cu; do
 $spills" ;;
     esac
     case " $stream " in *" $name "*)
-        narrow=$(awk '/\.entry/ { if (kernel && !wide) print "  " kernel; kernel = $3; sub(/\(.*/, "", kernel); wide = 0 }
-            /ld\.global[a-zA-Z0-9_.:]*\.v4/ { wide = 1 }
-            END { if (kernel && !wide) print "  " kernel }' "$dir/$name.compute_90.ptx")
+        # What the chip will run, where the disassembler is there, else what it is made from.
+        if "$dump" -sass -arch sm_90 "$dir/$name.o" >"$dir/$name.sass" 2>/dev/null; then
+            narrow=$(awk '/Function :/ { if (kernel && !wide) print "  " kernel; kernel = $3; wide = 0 }
+                /LDG\.E\.128/ { wide = 1 }
+                END { if (!wide) print "  " (kernel ? kernel : "anything") }' "$dir/$name.sass")
+        else
+            narrow=$(awk '/\.entry/ { if (kernel && !wide) print "  " kernel; kernel = $3; sub(/\(.*/, "", kernel); wide = 0 }
+                /ld\.global[a-zA-Z0-9_.:]*\.v4/ { wide = 1 }
+                END { if (!wide) print "  " (kernel ? kernel : "anything") }' "$dir/$name.compute_90.ptx")
+        fi
         [ -z "$narrow" ] || complain "$f: no 128-bit load in
 $narrow" ;;
     esac
 done
 
 [ $bad -eq 0 ] || exit 1
-"${CC:-cc}" -std=c11 -fPIC -I. -D_GNU_SOURCE -c -o "$dir/error.o" core/error.c &&
-    "$nvcc" -shared -cudart static -o "$dir/pali-cuda.so" "$dir"/*.o -ldl || complain "the plugin does not link"
+for f in error quant matrix; do
+    "${CC:-cc}" -std=c11 -fPIC -I. -D_GNU_SOURCE -c -o "$dir/core_$f.o" "core/$f.c" || bad=1
+done
+"$nvcc" -shared -cudart static -o "$dir/pali-cuda.so" "$dir"/*.o -ldl || complain "the plugin does not link"
 if [ $bad -eq 0 ]; then
     nm -D --defined-only "$dir/pali-cuda.so" | grep -q ' T pali_plugin_entry$' || complain "the plugin lacks pali_plugin_entry"
     needs=$(readelf -d "$dir/pali-cuda.so" | grep NEEDED | grep -E 'cuda|cublas|nv')
