@@ -1,6 +1,7 @@
 /* verbs.c - the table; see verbs.h. */
 #include "app/verbs.h"
 
+#include "app/bench.h"
 #include "app/configure.h"
 #include "app/doctor.h"
 #include "app/interactive.h"
@@ -137,6 +138,16 @@ static const app_verb table[] = {
         .takes = APP_TAKES_MODEL | APP_TAKES_ASKING | APP_TAKES_ANSWER | APP_TAKES_CHAT,
         .lists_settings = true,
         .run = app_configure_list,
+    },
+    {
+        .name = "bench",
+        .args = "",
+        .help = "measure how fast a model runs here, and how far that is from the limit",
+        .about =
+            "\nMeasures the model of -m, PALI_MODEL or --demo, else a random PaliGemma 3B made in\n"
+            "memory (7 GB), in every precision; takes a minute or two. Leave the machine alone.\n",
+        .takes = APP_TAKES_MODEL | APP_TAKES_JSON,
+        .run = app_bench_run,
     },
     {
         .name = "pull",

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "weights are used as they are stored");
@@ -625,6 +626,8 @@ void pali_weights_close(pali_weights *w) {
         pali_safetensors_close(w->shards[i].file);
         free(w->shards[i].name);
     }
+    if (w->block)
+        munmap(w->block, w->block_bytes);
     free(w->shards);
     free(w->vision);
     free(w->text);

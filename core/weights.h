@@ -63,12 +63,18 @@ typedef struct pali_weights {
     struct pali_shard *shards;      /* private to weights.c, as is the rest */
     struct pali_prefetch *prefetch; /* NULL when none was started */
     size_t nshards;
+    void *block; /* of pali_weights_random, else NULL */
+    size_t block_bytes;
 } pali_weights;
 
 /* Opens the model in directory dir. Close with pali_weights_close. Errors name the
  * file and tensor. Nothing of the weights is read, only headers. */
 int pali_weights_open(const char *dir, pali_weights **out, pali_error *err);
 void pali_weights_close(pali_weights *w);
+
+/* A model of shape c, complete, with meaningless bfloat16 weights in memory (weights_random.c).
+ * PALI_ENOMEM. Memory is taken as it is written: check first that there is enough. */
+int pali_weights_random(const pali_config *c, pali_weights **out, pali_error *err);
 
 /* Starts to read the files into the system's page cache, in a thread of its own that
  * ends with pali_weights_close. Does nothing when they do not fit in memory. */

@@ -190,6 +190,23 @@ static void cli_doctor_tells_of_the_machine(void **state) {
     spawn_free(&s);
 }
 
+static void cli_bench_measures_every_precision(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "bench", "--demo", "--json", "-b", "cpu", "--threads", "1");
+    assert_int_equal(s.status, 0);
+    assert_true(s.n[0] > 2 && strchr(s.text[0], '\n') == s.text[0] + s.n[0] - 1);
+    expect_part(s.text[0], "\"read_bytes_s\":");
+    expect_part(s.text[0], "\"precision\":\"int8\"");
+    expect_part(s.text[0], "\"precision\":\"nf4\"");
+    assert_null(strstr(s.text[0], "\"token_share\":null"));
+    spawn_free(&s);
+
+    s = RUN(NULL, "bench", "-m", "/no/such/model");
+    assert_int_equal(s.status, 1);
+    expect_start(s.text[1], "pali: /no/such/model: ");
+    spawn_free(&s);
+}
+
 static void cli_tells_the_three_ways_to_a_model(void **state) {
     (void)state;
     spawned s = RUN(NULL, picture, "-p", "ocr");
@@ -726,6 +743,7 @@ int main(void) {
         cmocka_unit_test(cli_refuses_wrong_usage),
         cmocka_unit_test(cli_runs_verbs),
         cmocka_unit_test(cli_doctor_tells_of_the_machine),
+        cmocka_unit_test(cli_bench_measures_every_precision),
         cmocka_unit_test(cli_tells_the_three_ways_to_a_model),
         cmocka_unit_test(cli_names_a_bad_picture_before_the_model),
         cmocka_unit_test(cli_names_a_missing_model),
