@@ -1,0 +1,44 @@
+/* tiles.h - reading a large picture in parts: where the parts lie, and one text from theirs.
+ *
+ * A model sees a square of S x S pixels, so a page squeezed into it may have letters of two pixels.
+ * The picture is cut into tiles that overlap by a quarter, each is read alone, and the texts are
+ * joined: in each row of tiles line by line from left to right, then the rows from top to bottom.
+ * What stands in an overlap comes twice, and letters on an edge are cut and often read wrong; so two
+ * texts are joined where they agree best, allowing for wrong letters in between and for a few at the
+ * edges. Nothing is known of where in a tile a line stands; texts are all there is. Pure functions. */
+#ifndef APP_TILES_H
+#define APP_TILES_H
+
+#include "core/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum {
+    APP_TILES_MAX = 32, /* in all when chosen by itself; a side when given */
+};
+
+typedef struct {
+    int cols, rows; /* 0 x 0: auto */
+} app_tiling;
+
+typedef struct {
+    int x, y, width, height;
+} app_tile;
+
+/* "auto", "none" (1 x 1) or "CxR". False for anything else. */
+bool app_tiling_parse(const char *s, app_tiling *out);
+
+/* Columns and rows for a picture of this size: those asked for, at most one a pixel; auto: as few as
+ * make no tile larger than half as large again as the model's square in either direction, but at most
+ * APP_TILES_MAX tiles. All arguments positive. */
+app_tiling app_tiling_choose(app_tiling want, int width, int height, int model_size);
+
+/* Tile number i of cols * rows, row by row. */
+app_tile app_tile_at(app_tiling t, int width, int height, int i);
+
+/* One text from texts[cols * rows], row by row, lines separated by \n, no empty ones. Caller frees
+ * *out. PALI_ENOMEM. */
+int app_tiles_join(const char *const *texts, app_tiling t, char **out, pali_error *err);
+
+#endif
