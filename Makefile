@@ -177,7 +177,7 @@ layers:
 # --- fuzzing: libFuzzer under ASan and UBSan; SECONDS is per target ------------------
 SECONDS_EACH = $(if $(filter command%,$(origin SECONDS)),$(SECONDS),60)
 fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(fuzz_src))
-fuzz_obj := $(patsubst %,build/fuzz/%.o,$(core_src) $(ui_src) app/chatfile.c app/hub_api.c app/settings.c)
+fuzz_obj := $(patsubst %,build/fuzz/%.o,$(core_src) $(ui_src) app/chatfile.c app/hub_api.c app/settings.c app/tiles.c)
 FUZZ_FLAGS := -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 build/fuzz/%.c.o: %.c
 	@mkdir -p $(@D)

@@ -12,6 +12,7 @@
 #include "app/process.h"
 #include "app/results.h"
 #include "app/session.h"
+#include "app/tiled.h"
 #include "ui/text.h"
 
 #include <errno.h>
@@ -241,9 +242,13 @@ static int answer(batch *b, const picture *p, pali_error *err) {
         .user = &m,
     };
     pali_result r = {0};
-    int rc = pali_dialog_set_image(b->session.dialog, &p->image, true, err);
-    if (!rc)
-        rc = pali_dialog_ask(b->session.dialog, b->prompt, &how, &run, &r, err);
+    pali_dialog *d = b->session.dialog;
+    app_tiling tiles = app_session_tiling(&b->session, &p->image);
+    bool whole = tiles.cols * tiles.rows == 1;
+    int rc = whole ? pali_dialog_set_image(d, &p->image, true, err)
+                   : app_tiled_ask(d, &p->image, tiles, b->prompt, &how, &run, &r, err);
+    if (!rc && whole)
+        rc = pali_dialog_ask(d, b->prompt, &how, &run, &r, err);
     if (!rc && r.stop == PALI_STOP_CANCEL)
         rc = PALI_ECANCEL;
     app_timings at = {

@@ -6,6 +6,7 @@
 #include "app/output.h"
 #include "app/process.h"
 #include "app/session.h"
+#include "app/tiled.h"
 #include "ui/text.h"
 
 #include <errno.h>
@@ -159,7 +160,11 @@ static int ask(turn *t, const char *prompt, size_t number, const pali_run *run, 
         .user = t,
     };
     pali_result r;
-    int rc = pali_dialog_ask(t->session->dialog, prompt, &how, run, &r, err);
+    const app_session *s = t->session;
+    app_tiling tiles = app_session_tiling(s, &s->image);
+    int rc = tiles.cols * tiles.rows > 1
+                 ? app_tiled_ask(s->dialog, &s->image, tiles, prompt, &how, run, &r, err)
+                 : pali_dialog_ask(s->dialog, prompt, &how, run, &r, err);
     app_err_progress_clear();
     if (rc)
         return rc;

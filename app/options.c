@@ -26,6 +26,7 @@ enum {
     OPT_NO_SAVE,
     OPT_LANG,
     OPT_FILES_FROM,
+    OPT_TILE,
     OPT_REVISION,
     OPT_YES,
     OPT_VERSION,
@@ -100,6 +101,10 @@ static const struct {
     {0, "Tasks", NULL, NULL, 0},
     {OPT_LANG, "lang", "CODE", "language of the answer, such as de or zh (en)",
      APP_TAKES_LANG | IN_FILE},
+    {OPT_TILE, "tile", "HOW",
+     "read a large picture in parts that overlap, and join their\n"
+     "texts: auto, none, or CxR such as 3x2 (auto)",
+     APP_TAKES_TILE},
 
     {0, "Many pictures", NULL, NULL, 0},
     {OPT_FILES_FROM, "files-from", "LIST",
@@ -179,7 +184,7 @@ static void help_options(FILE *f, unsigned takes) {
                  table[i].value ? table[i].value : "");
         for (const char *line = table[i].text; line; line = strchr(line, '\n')) {
             line += *line == '\n';
-            fprintf(f, "  %-20s  %.*s\n", line == table[i].text ? left : "",
+            fprintf(f, "  %-21s  %.*s\n", line == table[i].text ? left : "",
                     (int)strcspn(line, "\n"), line);
         }
     }
@@ -394,6 +399,10 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
         return optarg ? parse_word("--resume", optarg, &o->resume_id, err) : 0;
     case OPT_LANG:
         return parse_lang(optarg, &o->lang, err);
+    case OPT_TILE:
+        return app_tiling_parse(optarg, &o->tile)
+                   ? 0
+                   : bad_value("--tile", optarg, "auto, none, or columns x rows such as 3x2", err);
     case OPT_FILES_FROM:
         return parse_word("--files-from", optarg, &o->files_from, err);
     case 'o':
@@ -598,6 +607,8 @@ static int settle(app_options *o, pali_error *err) {
         return pali_fail(err, PALI_EARG, NULL, "no image given");
     if (o->verb && o->resume && (!o->output || o->resume_id))
         return pali_fail(err, PALI_EARG, NULL, "--resume goes on with the file of --output");
+    if (!o->verb || !(o->verb->takes & APP_TAKES_TILE))
+        o->tile = (app_tiling){1, 1};
     const char *no_color = getenv("NO_COLOR");
     if (!o->theme && no_color && *no_color) /* a wish weaker than the file, says no-color.org */
         set_from_environment(o, OPT_THEME, "NO_COLOR", o->theme = "none");

@@ -7,6 +7,7 @@
 #define APP_OPTIONS_H
 
 #include "app/settings.h"
+#include "app/tiles.h"
 #include "app/verbs.h"
 #include "core/hub.h"
 #include "core/pali.h"
@@ -65,6 +66,7 @@ typedef struct app_options {
     const char *lang;       /* of a task prompt; NULL: English */
     const char *files_from; /* a list of pictures; "-": standard input; NULL: none */
     const char *output;     /* file for the results; NULL: standard output */
+    app_tiling tile;        /* how a picture is cut; 1 x 1 with all but ocr */
 
     const char *revision; /* of a model on the hub; NULL: none */
     bool yes;             /* no questions back */

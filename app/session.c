@@ -76,6 +76,14 @@ int app_session_open(app_session *out, const app_options *o, const pali_run *run
     return rc ? rc : pali_dialog_set_image(out->dialog, &out->image, true, err);
 }
 
+app_tiling app_session_tiling(const app_session *s, const pali_image *image) {
+    app_tiling want = s->options->tile;
+    app_tiles_detail detail = {0};
+    if (!want.cols)
+        detail = app_tiles_look(image->rgb, image->width, image->height);
+    return app_tiling_choose(want, image->width, image->height, s->info.image_size, detail);
+}
+
 void app_session_close(app_session *s) {
     pali_dialog_close(s->dialog);
     pali_engine_close(s->engine);

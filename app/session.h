@@ -29,6 +29,9 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err);
 int app_session_open(app_session *out, const app_options *o, const pali_run *run, pali_error *err);
 void app_session_close(app_session *s);
 
+/* The tiles that this picture is read in. */
+app_tiling app_session_tiling(const app_session *s, const pali_image *image);
+
 /* Seconds of a clock that only moves forward. */
 double app_clock(void);
 

@@ -14,8 +14,13 @@
 
 enum {
     OVERLAP_PERCENT = 25, /* of a tile's side */
-    REACH = 160,          /* bytes of a line that are looked at beside an edge */
+    LOOKS = 512,          /* rows and columns that are looked at */
+    TURN = 48,            /* of brightness, of 255 */
+    WIDEST = 64,          /* pixels of a stroke or of the gap between two */
+    TURNS_OF_TEXT = 200,  /* fewer are no text to speak of */
+    REACH = 96,           /* bytes of a line that are looked at beside an edge */
     LINES = 64,           /* of a text that are aligned; more are only put together */
+    COMMON = 16,          /* most lines that two rows of tiles have in common */
     EDGE = 6,             /* bytes at an edge that may be left out */
     MATCH = 2,
     WRONG = -3,
@@ -48,17 +53,66 @@ static double tile_side(int whole, int n) {
     return whole / (n - (n - 1) * OVERLAP_PERCENT / 100.0);
 }
 
-app_tiling app_tiling_choose(app_tiling want, int width, int height, int model_size) {
+/* Adds the distances between turning points of brightness along one line of n pixels, `step` bytes
+ * apart, to counts. A turn is one by at least TURN: noise and soft shading make none. */
+static void look_along(const uint8_t *p, size_t step, int n, uint32_t counts[WIDEST + 1]) {
+    int peak = -1, at = 0, last = -1, direction = 0;
+    for (int i = 0; i < n; i++, p += step) {
+        int light = (p[0] + 2 * p[1] + p[2]) / 4;
+        if (!i)
+            peak = light;
+        if (direction >= 0 ? light > peak : light < peak) {
+            peak = light; /* farther the same way */
+            at = i;
+        } else if (direction >= 0 ? peak - light >= TURN : light - peak >= TURN) {
+            if (last >= 0 && at - last <= WIDEST)
+                counts[at - last]++;
+            last = at;
+            direction = direction >= 0 ? -1 : 1;
+            peak = light;
+            at = i;
+        }
+    }
+}
+
+static double finest_third(const uint32_t counts[WIDEST + 1]) {
+    uint64_t total = 0, sum = 0;
+    for (int i = 1; i <= WIDEST; i++)
+        total += counts[i];
+    if (total < TURNS_OF_TEXT)
+        return 0;
+    int i = 0;
+    while (3 * sum < total)
+        sum += counts[++i];
+    return i;
+}
+
+app_tiles_detail app_tiles_look(const uint8_t *rgb, int width, int height) {
+    uint32_t across[WIDEST + 1] = {0}, down[WIDEST + 1] = {0};
+    size_t row = 3 * (size_t)width;
+    int rows = height < LOOKS ? height : LOOKS, columns = width < LOOKS ? width : LOOKS;
+    for (int i = 0; i < rows; i++)
+        look_along(rgb + row * (size_t)((int64_t)height * i / rows), 3, width, across);
+    for (int i = 0; i < columns; i++)
+        look_along(rgb + 3 * (size_t)((int64_t)width * i / columns), row, height, down);
+    return (app_tiles_detail){finest_third(across), finest_third(down)};
+}
+
+app_tiling app_tiling_choose(app_tiling want, int width, int height, int model_size,
+                             app_tiles_detail detail) {
     app_tiling t = want;
     if (!want.cols) {
-        double most = 1.5 * model_size;
         t = (app_tiling){1, 1};
-        while (tile_side(width, t.cols) > most || tile_side(height, t.rows) > most) {
-            bool wide = tile_side(width, t.cols) > tile_side(height, t.rows);
-            if ((t.cols + wide) * (t.rows + !wide) > APP_TILES_MAX)
-                break;
-            t.cols += wide;
-            t.rows += !wide;
+        /* The largest tile; not smaller than the square, for what is not there cannot be seen. */
+        double across = fmax(detail.across / 1.5, 1) * model_size;
+        double down = fmax(detail.down / 1.5, 1) * model_size;
+        double wide, high; /* how many times too large a tile is */
+        while (wide = detail.across > 0 ? tile_side(width, t.cols) / across : 0,
+               high = detail.down > 0 ? tile_side(height, t.rows) / down : 0,
+               (wide > 1 || high > 1) &&
+                   (t.cols + (wide >= high)) * (t.rows + (wide < high)) <= APP_TILES_MAX) {
+            t.cols += wide >= high;
+            t.rows += wide < high;
         }
     }
     if (t.cols > width)
@@ -300,7 +354,7 @@ static int join_below(const lines *upper, const lines *lower, lines *out) {
     size_t most = upper->n < lower->n ? upper->n : lower->n;
     size_t same = 0, upper_cut = 0, lower_cut = 0;
     int best = 0;
-    most = most > LINES ? LINES : most;
+    most = most > COMMON ? COMMON : most;
     for (size_t u = 0; u <= 1; u++)
         for (size_t d = 0; d <= 1; d++)
             for (size_t k = 1; k <= most && u + k <= upper->n && d + k <= lower->n; k++) {

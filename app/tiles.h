@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum {
     APP_TILES_MAX = 32, /* in all when chosen by itself; a side when given */
@@ -29,10 +30,19 @@ typedef struct {
 /* "auto", "none" (1 x 1) or "CxR". False for anything else. */
 bool app_tiling_parse(const char *s, app_tiling *out);
 
-/* Columns and rows for a picture of this size: those asked for, at most one a pixel; auto: as few as
- * make no tile larger than half as large again as the model's square in either direction, but at most
- * APP_TILES_MAX tiles. All arguments positive. */
-app_tiling app_tiling_choose(app_tiling want, int width, int height, int model_size);
+/* How fine the strokes in a picture (8-bit RGB, rows top to bottom) are, across and down: pixels from
+ * one strong change of brightness to the next, the third that is finest; 0: there are too few to
+ * tell of text. */
+typedef struct {
+    double across, down;
+} app_tiles_detail;
+app_tiles_detail app_tiles_look(const uint8_t *rgb, int width, int height);
+
+/* Columns and rows for a picture of this size: those asked for, at most one a pixel. auto: as few as
+ * leave its strokes at least 1.5 pixels wide in the model's square, or keep all its pixels, but
+ * at most APP_TILES_MAX tiles; one where there are no strokes. All sizes positive. */
+app_tiling app_tiling_choose(app_tiling want, int width, int height, int model_size,
+                             app_tiles_detail detail);
 
 /* Tile number i of cols * rows, row by row. */
 app_tile app_tile_at(app_tiling t, int width, int height, int i);

@@ -25,6 +25,7 @@ enum {
     APP_TAKES_YES = 1 << 6,
     APP_TAKES_RANK = 1 << 8,  /* --text, --texts; -p too */
     APP_TAKES_LANG = 1 << 7,  /* --lang */
+    APP_TAKES_TILE = 1 << 14, /* --tile */
     APP_TAKES_MANY = 1 << 13, /* --files-from, --output, --resume */
 
     APP_TAKES_TASK = APP_TAKES_MODEL | APP_TAKES_ANSWER | APP_TAKES_JSON | APP_TAKES_MANY,

@@ -32,21 +32,61 @@ static void tiles_read_what_is_asked(void **state) {
 static void tiles_are_chosen_by_size(void **state) {
     (void)state;
     static const struct {
-        int width, height, model, cols, rows;
+        int width, height, model;
+        double across, down;
+        int cols, rows;
     } cases[] = {
-        {100, 100, 112, 1, 1},   {168, 168, 112, 1, 1},  {169, 100, 112, 2, 1},
-        {100, 169, 112, 1, 2},   {336, 336, 224, 1, 1},  {1920, 1080, 448, 4, 2},
-        {1920, 1080, 896, 2, 1}, {1, 65535, 448, 1, 32}, {65535, 65535, 224, 5, 6},
+        {1920, 1080, 448, 0, 0, 1, 1}, /* no text */
+        {1920, 1080, 448, 2, 2, 4, 3}, /* letters of 9 pixels */
+        {1920, 1080, 896, 2, 2, 2, 1},   {1920, 1080, 448, 4, 4, 2, 1},
+        {1920, 1080, 448, 40, 40, 1, 1}, /* large letters */
+        {1920, 1080, 448, 1, 1, 6, 3},   /* smaller than a pixel: not enlarged */
+        {1920, 1080, 448, 0, 2, 1, 3},   {168, 168, 112, 1.5, 1.5, 2, 2},
+        {112, 112, 112, 1, 1, 1, 1},     {1, 65535, 448, 2, 2, 1, 32},
+        {65535, 65535, 224, 2, 2, 6, 5},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         app_tiling t =
-            app_tiling_choose((app_tiling){0, 0}, cases[i].width, cases[i].height, cases[i].model);
-        assert_int_equal(t.cols, cases[i].cols);
-        assert_int_equal(t.rows, cases[i].rows);
+            app_tiling_choose((app_tiling){0, 0}, cases[i].width, cases[i].height, cases[i].model,
+                              (app_tiles_detail){cases[i].across, cases[i].down});
+        if (t.cols != cases[i].cols || t.rows != cases[i].rows)
+            fail_msg("case %zu: %dx%d", i, t.cols, t.rows);
     }
-    app_tiling t = app_tiling_choose((app_tiling){5, 4}, 3, 1000, 448); /* three pixels wide */
+    /* Three pixels wide. */
+    app_tiling t = app_tiling_choose((app_tiling){5, 4}, 3, 1000, 448, (app_tiles_detail){0});
     assert_int_equal(t.cols, 3);
     assert_int_equal(t.rows, 4);
+}
+
+/* Stripes of a given width across, and of another down, with noise, which moves the turning points. */
+static void tiles_see_how_fine_strokes_are(void **state) {
+    (void)state;
+    enum {
+        W = 300,
+        H = 200
+    };
+    uint8_t *rgb = malloc(3 * W * H);
+    assert_non_null(rgb);
+    static const int widths[][2] = {{1, 1}, {2, 5}, {7, 3}, {20, 9}};
+    for (size_t k = 0; k < 4; k++) {
+        for (int y = 0; y < H; y++)
+            for (int x = 0; x < W; x++) {
+                bool dark = (x / widths[k][0] + y / widths[k][1]) % 2;
+                memset(rgb + 3 * (y * W + x), (dark ? 40 : 200) + (x * 7 + y * 13) % 20, 3);
+            }
+        app_tiles_detail d = app_tiles_look(rgb, W, H);
+        assert_true(d.across >= widths[k][0] * 0.5 && d.across <= widths[k][0] * 1.5);
+        assert_true(d.down >= widths[k][1] * 0.5 && d.down <= widths[k][1] * 1.5);
+    }
+    /* Soft shading and noise below the threshold are no strokes. */
+    for (int y = 0; y < H; y++)
+        for (int x = 0; x < W; x++)
+            memset(rgb + 3 * (y * W + x), x * 180 / W + (x * 7 + y * 13) % 45, 3);
+    app_tiles_detail d = app_tiles_look(rgb, W, H);
+    assert_true(d.across == 0 && d.down == 0);
+    d = app_tiles_look(rgb, 1, 1);
+    assert_true(d.across == 0 && d.down == 0);
+    free(rgb);
 }
 
 /* Whatever the size, tiles cover every pixel, lie inside, and overlap by about a quarter. */
@@ -194,6 +234,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tiles_read_what_is_asked),
         cmocka_unit_test(tiles_are_chosen_by_size),
+        cmocka_unit_test(tiles_see_how_fine_strokes_are),
         cmocka_unit_test(tiles_cover_the_picture),
         cmocka_unit_test(tiles_join_a_line),
         cmocka_unit_test(tiles_keep_what_does_not_agree),

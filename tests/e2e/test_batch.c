@@ -226,6 +226,36 @@ static void batch_goes_on_with_a_file(void **state) {
     free(line);
 }
 
+/* Each tile is asked as a picture of its own. */
+static void batch_reads_in_tiles(void **state) {
+    (void)state;
+    need_demo();
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s", at("dir"));
+    for (int many = 0; many < 2; many++) {
+        spawned s = RUN(NULL, "ocr", "--demo", "--tile", "2x3", "--json",
+                        many ? dir : at("dir/a.png"), "-v");
+        assert_int_equal(s.status, 0);
+        assert_int_equal(count_lines(s.text[0]), many ? 2 : 1);
+        json_t *j = json_loads(s.text[0], JSON_DISABLE_EOF_CHECK, NULL);
+        assert_non_null(j);
+        json_t *timings = json_object_get(j, "timings");
+        /* Six prefixes: 64 picture tokens and a few more each. */
+        assert_in_range(json_integer_value(json_object_get(timings, "prefix_tokens")), 6 * 66,
+                        6 * 70);
+        json_decref(j);
+        spawn_free(&s);
+    }
+    /* auto leaves a picture without small letters whole. */
+    spawned s = RUN(NULL, "ocr", "--demo", "--json", at("dir/a.png"));
+    json_t *j = json_loads(s.text[0], JSON_DISABLE_EOF_CHECK, NULL);
+    assert_in_range(
+        json_integer_value(json_object_get(json_object_get(j, "timings"), "prefix_tokens")), 66,
+        70);
+    json_decref(j);
+    spawn_free(&s);
+}
+
 static void batch_refuses_wrong_usage(void **state) {
     (void)state;
     static const struct {
@@ -243,6 +273,8 @@ static void batch_refuses_wrong_usage(void **state) {
         {{"-m", "x", "caption", "--resume=3", "-o", "x", "y"},
          "pali: --resume goes on with the file"},
         {{"-m", "x", "caption", "-", "--files-from", "-"}, "pali: standard input is the list"},
+        {{"-m", "x", "ocr", "--tile", "3", "a.png"}, "pali: --tile wants auto, none, or columns x"},
+        {{"-m", "x", "caption", "--tile", "2x2", "a.png"}, "pali: caption takes no --tile\n"},
         {{"-m", "x", "-o", "x", "a.png"}, "pali: --output goes with a verb\n"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -362,6 +394,7 @@ int main(void) {
         cmocka_unit_test(batch_gives_a_line_a_picture),
         cmocka_unit_test(batch_writes_json),
         cmocka_unit_test(batch_goes_on_with_a_file),
+        cmocka_unit_test(batch_reads_in_tiles),
         cmocka_unit_test(batch_refuses_wrong_usage),
         cmocka_unit_test(batch_fails_before_the_model_is_loaded),
         cmocka_unit_test(batch_keeps_finished_lines_on_a_signal),
