@@ -456,6 +456,8 @@ static void on_worker(chat *c, worker_event *e) {
         c->loading = NULL;
         if (e->info.fallback && e->info.card)
             chat_notice(c, "not using the graphics card: %s", e->info.fallback);
+        else if (e->info.note)
+            chat_notice(c, "%s", e->info.note);
         break;
     case WORKER_PROGRESS:
         if (c->stage != e->stage || !c->stage_ms)

@@ -7,6 +7,7 @@
 #include "app/demo.h"
 #include "app/output.h"
 #include "core/cpu/kernels.h"
+#include "core/fit.h"
 #include "core/image_sandbox.h"
 #include "core/machine.h"
 #include "core/plugin.h"
@@ -69,18 +70,6 @@ static void look_at_terminal(const app_options *o, findings *f) {
     free(early);
 }
 
-/* Bytes of the decoder's matrices, which quantising replaces. */
-static uint64_t quantised_bytes(const pali_weights *w) {
-    uint64_t n = 0;
-    for (int i = 0; i < w->config.text.layers; i++) {
-        pali_matrix *all[PALI_QUANT_PER_LAYER];
-        pali_quant_list(&w->text[i], all);
-        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++)
-            n += (uint64_t)all[k]->rows * (uint64_t)all[k]->cols * pali_dtype_size(all[k]->dtype);
-    }
-    return n;
-}
-
 /* The CPU works on the mapped files, but for what it quantised; a card has its own copy. */
 static void look_at_needs(findings *f) {
     const pali_weights *w = f->weights;
@@ -92,7 +81,7 @@ static void look_at_needs(findings *f) {
             if (f->backends[b]->memory(w, &bo, &m, NULL) != 0)
                 continue;
             n->known = true;
-            n->mapped = b ? 0 : w->bytes - (bo.quant ? quantised_bytes(w) : 0);
+            n->mapped = b ? 0 : pali_fit_mapped(w, bo.quant);
             n->weights = m.weights;
             n->kv = m.kv;
             n->workspace = m.workspace;

@@ -27,7 +27,8 @@ int app_interactive_run(const app_options *o, pali_error *err) {
         .engine = {.model_dir = o->demo ? demo.dir : dir,
                    .backend = o->backend,
                    .threads = o->threads,
-                   .math = o->math},
+                   .math = o->math,
+                   .quant = o->quant},
         .image = o->nimages  ? o->images[0]
                  : o->resume ? NULL
                              : demo.picture,

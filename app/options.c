@@ -59,6 +59,11 @@ static const struct {
     {'b', "backend", "NAME", "auto, cpu or cuda (auto)", APP_TAKES_MODEL | IN_FILE},
     {OPT_THREADS, "threads", "N", "processor threads; 0 is one a core (0)",
      APP_TAKES_MODEL | IN_FILE},
+    {'q', "quant", "KIND",
+     "the decoder's weights in fewer bits: none, int8, nf4, or\n"
+     "auto, which takes the first of these that fits the free\n"
+     "memory (auto)",
+     APP_TAKES_MODEL | IN_FILE},
     {OPT_MATH, "math", "KIND",
      "products of the picture and the prompt on the processor:\n"
      "bf16 is twice as fast where there is AVX512-BF16, f32 is\n"
@@ -288,6 +293,19 @@ static int parse_math(const char *s, pali_math *out, pali_error *err) {
     return bad_value("--math", s, "auto, f32 or bf16", err);
 }
 
+static int parse_quant(const char *s, pali_quant *out, pali_error *err) {
+    static const char *const names[] = {[PALI_QUANT_NONE] = "none",
+                                        [PALI_QUANT_INT8] = "int8",
+                                        [PALI_QUANT_NF4] = "nf4",
+                                        [PALI_QUANT_AUTO] = "auto"};
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(s, names[i])) {
+            *out = (pali_quant)i;
+            return 0;
+        }
+    return bad_value("--quant", s, "none, int8, nf4 or auto", err);
+}
+
 static int parse_history(const char *s, int *out, pali_error *err) {
     if (!strcmp(s, "none"))
         *out = PALI_HISTORY_NONE;
@@ -382,6 +400,8 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     case OPT_SEED:
         return parse_count("--seed", optarg, 0, UINT64_MAX, "a whole number below 2^64",
                            &o->sampling.seed, err);
+    case 'q':
+        return parse_quant(optarg, &o->quant, err);
     case OPT_MATH:
         return parse_math(optarg, &o->math, err);
     case OPT_THREADS:
@@ -665,6 +685,7 @@ static void keep_effective(app_options *o) {
 int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) {
     *out = (app_options){
         .backend = "auto",
+        .quant = PALI_QUANT_AUTO,
         .max_tokens = 256,
         .sampling = {.temperature = 0, .top_k = 0, .top_p = 1, .seed = 0},
         .history = PALI_HISTORY_AUTO,

@@ -53,6 +53,7 @@ typedef struct app_options {
     const char *backend;
     int threads;
     pali_math math;
+    pali_quant quant;
     int max_tokens;
     pali_sampling sampling;
     int history;

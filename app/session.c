@@ -44,6 +44,7 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
         .backend = o->backend,
         .threads = o->threads,
         .math = o->math,
+        .quant = o->quant,
     };
     if (!o->demo)
         rc = pali_hub_find(&o->hub, o->model, found, sizeof found, err);
@@ -57,6 +58,8 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
         describe(s, eo.model_dir);
     else if (s->info.fallback && s->info.card)
         app_err_note("not using the graphics card: %s", s->info.fallback);
+    if (s->info.note)
+        app_err_note("%s", s->info.note);
     return pali_dialog_open(s->engine, &s->dialog, err);
 }
 

@@ -5,6 +5,9 @@
  * backend touches gigabytes.                                                       */
 #include "core/engine.h"
 
+#include "core/fit.h"
+#include "core/machine.h"
+
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +36,39 @@ static int open_tokenizer(pali_engine *e, const char *dir, pali_error *err) {
 int pali_default_context(const pali_config *c, int images) {
     int most = c->text.max_positions, P = c->vision.P;
     return (most - TEXT_ROOM) / P < images ? most : images * P + TEXT_ROOM;
+}
+
+/* Opens e's backend in the precision o asks for; AUTO is the best that fits. */
+static int open_model(pali_engine *e, const pali_backend_options *o, const pali_run *run,
+                      pali_error *err) {
+    pali_backend_options bo = *o;
+    int rc = 0;
+    if (e->backend == pali_backend_cpu()) {
+        pali_machine machine;
+        pali_machine_look("", &machine);
+        rc = pali_fit_choose(e->backend, e->weights, machine.available, &bo, e->note,
+                             sizeof e->note, err);
+        if (!rc)
+            rc = e->backend->open(e->weights, &bo, run, &e->model, err);
+    } else if (o->quant != PALI_QUANT_AUTO) {
+        rc = e->backend->open(e->weights, &bo, run, &e->model, err);
+    } else {
+        /* What a card has free it alone knows: larger ones are refused. */
+        pali_error first = {0};
+        bo.quant = PALI_QUANT_NONE;
+        rc = e->backend->open(e->weights, &bo, run, &e->model, &first);
+        while ((rc == PALI_ELIMIT || rc == PALI_ENOMEM) && bo.quant != PALI_QUANT_NF4) {
+            bo.quant++;
+            rc = e->backend->open(e->weights, &bo, run, &e->model, NULL);
+        }
+        if (!rc && bo.quant != PALI_QUANT_NONE)
+            snprintf(e->note, sizeof e->note, "taking %s weights: %.150s",
+                     bo.quant == PALI_QUANT_NF4 ? "nf4" : "int8", first.what);
+        else if (rc)
+            pali_fail(err, rc, first.hint, "%s", first.what);
+    }
+    e->quant = bo.quant;
+    return rc;
 }
 
 int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_engine **out,
@@ -68,9 +104,10 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
         goto fail;
     }
     pali_weights_prefetch(e->weights);
-    pali_backend_options bo = {.threads = o->threads, .positions = e->context, .math = o->math};
+    pali_backend_options bo = {
+        .threads = o->threads, .positions = e->context, .math = o->math, .quant = o->quant};
     if (automatic && e->backend != pali_backend_cpu()) {
-        rc = e->backend->open(e->weights, &bo, run, &e->model, &e->fallback);
+        rc = open_model(e, &bo, run, &e->fallback);
         if (rc == PALI_ECANCEL)
             pali_fail(err, rc, e->fallback.hint, "%s", e->fallback.what);
         else if (rc) /* too large for the card, perhaps: the CPU may still do */
@@ -79,7 +116,7 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
         e->fallback = *pali_backend_why_not_cuda();
     }
     if (!e->model && rc != PALI_ECANCEL)
-        rc = e->backend->open(e->weights, &bo, run, &e->model, err);
+        rc = open_model(e, &bo, run, err);
     if (rc)
         goto fail;
     *out = e;
@@ -104,7 +141,9 @@ void pali_engine_describe(const pali_engine *e, pali_engine_info *out) {
     const pali_config *c = &e->weights->config;
     *out = (pali_engine_info){
         .backend = e->backend->name,
-        .dtype = pali_dtype_name(e->weights->text[0].q_w.dtype),
+        .dtype = pali_dtype_name(e->quant == PALI_QUANT_INT8  ? PALI_INT8
+                                 : e->quant == PALI_QUANT_NF4 ? PALI_NF4
+                                                              : e->weights->text[0].q_w.dtype),
         .generation = c->text.gemma,
         .image_size = c->vision.S,
         .image_tokens = c->vision.P,
@@ -113,5 +152,6 @@ void pali_engine_describe(const pali_engine *e, pali_engine_info *out) {
         .weight_bytes = e->weights->bytes,
         .fallback = e->fallback.code ? e->fallback.what : NULL,
         .card = e->fallback.code && pali_backend_has_card(),
+        .note = *e->note ? e->note : NULL,
     };
 }

@@ -27,13 +27,14 @@ typedef struct {
     const char *backend;   /* "auto", "cpu", "cuda"; NULL = "auto" */
     int threads;           /* 0 = one per core */
     pali_math math;        /* of the CPU backend; see backend.h */
+    pali_quant quant;      /* of the decoder's matrices; see quant.h */
     int context; /* positions of the key/value cache; 0 = images + 1024, at most the model's */
     int images;  /* to make room for when context is 0; 0 = 1 */
 } pali_engine_options;
 
 typedef struct {
     const char *backend;   /* borrowed */
-    const char *dtype;     /* of the decoder's matrices as stored: "F32", "BF16", "F16" */
+    const char *dtype;     /* of the decoder's matrices: "F32", "BF16", "F16", "INT8", "NF4" */
     int generation;        /* 1 PaliGemma, 2 PaliGemma 2 */
     int image_size;        /* S */
     int image_tokens;      /* P */
@@ -42,6 +43,7 @@ typedef struct {
     uint64_t weight_bytes; /* of the files' tensors */
     const char *fallback;  /* "auto" took the CPU: why no graphics card; else NULL. Borrowed */
     bool card;             /* and there is one, so that the user should know */
+    const char *note;      /* a sentence on memory and precision the user should see, or NULL */
 } pali_engine_info;
 
 /* The context of an engine that was asked for none: images + 1024, at most the model's. */

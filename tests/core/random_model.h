@@ -188,7 +188,7 @@ static const pali_config gemma2 = {
              .final_softcap = 5},
 };
 
-static float *random_pixels(const pali_weights *w) {
+static inline float *random_pixels(const pali_weights *w) {
     const pali_vision_config *c = &w->config.vision;
     size_t n = (size_t)(c->channels * c->S * c->S);
     float *p = malloc(n * sizeof *p);
@@ -198,7 +198,7 @@ static float *random_pixels(const pali_weights *w) {
     return p;
 }
 
-static void random_ids(const pali_weights *w, int n, int32_t *ids) {
+static inline void random_ids(const pali_weights *w, int n, int32_t *ids) {
     for (int i = 0; i < n; i++)
         ids[i] = (int32_t)((uniform() + 1) / 2 * w->config.text.V);
 }

@@ -87,8 +87,8 @@ static void cli_refuses_wrong_usage(void **state) {
     } cases[] = {
         {{NULL}, "pali: no model given\n"},
         {{"x.png"}, "pali: no model given\n"},
-        {{"-q"}, "pali: unknown option -q\n"},
-        {{"-vq"}, "pali: unknown option -q\n"},
+        {{"-Q"}, "pali: unknown option -Q\n"},
+        {{"-vQ"}, "pali: unknown option -Q\n"},
         {{"--nope"}, "pali: unknown option --nope\n"},
         {{"x.png", "--nope=3"}, "pali: unknown option --nope=3\n"},
         {{"--json=1"}, "pali: no value belongs in --json=1\n"},
@@ -554,6 +554,24 @@ static void cli_describes_itself_when_asked(void **state) {
     spawn_free(&s);
 }
 
+static void cli_quantises_when_asked(void **state) {
+    (void)state;
+    need_demo();
+    static const char *const kinds[][2] = {
+        {"none", "BF16"}, {"int8", "INT8"}, {"nf4", "NF4"}, {"auto", "BF16"}};
+    for (size_t i = 0; i < 4; i++) {
+        spawned s = RUN(NULL, "--demo", "-v", "-q", kinds[i][0], "-p", "caption en");
+        assert_int_equal(s.status, 0);
+        expect_part(s.text[1], kinds[i][1]);
+        assert_int_equal(count_lines(s.text[0]), 1);
+        spawn_free(&s);
+    }
+    spawned s = RUN(NULL, "--demo", "-q", "4", "-p", "caption en");
+    assert_int_equal(s.status, 2);
+    expect_part(s.text[1], "--quant wants none, int8, nf4 or auto, not \"4\"");
+    spawn_free(&s);
+}
+
 /* Length of the data of a .npy file whose header must contain shape and type. */
 static size_t npy_data(const char *dir, const char *name, const char *type, size_t *d0, size_t *d1,
                        size_t *d2) {
@@ -760,6 +778,7 @@ int main(void) {
         cmocka_unit_test(cli_writes_json),
         cmocka_unit_test(cli_limits_and_repeats_answers),
         cmocka_unit_test(cli_describes_itself_when_asked),
+        cmocka_unit_test(cli_quantises_when_asked),
         cmocka_unit_test(cli_dumps_tensors),
         cmocka_unit_test(cli_fails_on_a_full_disk_in_mid_answer),
         cmocka_unit_test(cli_shows_progress_on_a_terminal_and_clears_it),
