@@ -371,7 +371,13 @@ static void on_piece(chat *c, const worker_event *e) {
     if (!c->first_ms)
         c->first_ms = chat_now();
     c->ntokens += e->count;
-    ui_transcript_append(c->log, e->text, e->n);
+    size_t at = 0;
+    for (int i = 0; i < e->count; i++) {
+        ui_transcript_append(c->log, e->text + at, e->tokens[i].to - at);
+        ui_transcript_probability(c->log, e->tokens[i].p);
+        at = e->tokens[i].to;
+    }
+    ui_transcript_append(c->log, e->text + at, e->n - at);
     if (c->nanswer + e->n + 1 > c->answer_cap) {
         size_t cap = 2 * (c->nanswer + e->n + 1) + 256;
         char *answer = realloc(c->answer, cap);

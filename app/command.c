@@ -96,6 +96,17 @@ static void run_overlay(chat *c, const char *args) {
     chat_refresh_picture(c);
 }
 
+static void run_confidence(chat *c, const char *args) {
+    bool on = !strcmp(args, "on");
+    if (!on && strcmp(args, "off")) {
+        chat_notice(c, "/confidence on or /confidence off");
+        return;
+    }
+    ui_transcript_confidence(c->log, on);
+    chat_notice(c, on ? "shaded: words with a probability below 90, 60, 30 %%"
+                      : "words are not shaded");
+}
+
 static void run_graphics(chat *c, const char *args) {
     int g = ui_graphics_parse(args);
     if (g == -1) {
@@ -240,6 +251,7 @@ static const command commands[] = {
     {"paste", "", "the picture on the clipboard", run_paste, false},
     {"crop", "[X0 Y0 X1 Y1|off]", "ask about a part (what is shown)", run_crop, false},
     {"overlay", "on|off", "boxes on the picture", run_overlay, false},
+    {"confidence", "on|off", "shade words by probability", run_confidence, false},
     {"graphics", "KIND", "auto kitty iterm2 sixel symbols ascii none", run_graphics, false},
     {"retry", "", "ask the last question again", run_retry, false},
     {"undo", "", "take the last turn back", run_undo, false},

@@ -7,6 +7,7 @@
 #include "app/worker.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,7 @@ struct worker {
 
 void worker_event_close(worker_event *e) {
     free(e->text);
+    free(e->tokens);
     pali_result_close(&e->result);
 }
 
@@ -138,32 +140,37 @@ static void on_progress(void *user, pali_stage stage, int done, int total) {
                     .type = WORKER_PROGRESS, .stage = stage, .done = done, .total = total});
 }
 
+/* Adds a piece to what e holds; false when memory is out (e is as before). */
+static bool add_piece(worker_event *e, const pali_piece *piece) {
+    char *text = realloc(e->text, e->n + piece->n + 1);
+    if (text)
+        e->text = text;
+    struct worker_token *tokens = realloc(e->tokens, ((size_t)e->count + 1) * sizeof *tokens);
+    if (tokens)
+        e->tokens = tokens;
+    if (!text || !tokens)
+        return false;
+    memcpy(text + e->n, piece->text, piece->n);
+    e->n += piece->n;
+    text[e->n] = 0;
+    if (piece->token >= 0)
+        tokens[e->count++] = (struct worker_token){e->n, expf(piece->logprob)};
+    return true;
+}
+
 static void on_piece(void *user, const pali_piece *piece) {
     worker *w = user;
-    bool merged = false;
     pthread_mutex_lock(&w->lock);
-    if (w->piece) { /* a progress of the same answer may have come after it */
-        worker_event *e = &w->piece->ev;
-        char *text = realloc(e->text, e->n + piece->n + 1);
-        if (text) {
-            memcpy(text + e->n, piece->text, piece->n);
-            e->text = text;
-            e->n += piece->n;
-            e->text[e->n] = 0;
-            e->count += piece->token >= 0;
-            merged = true;
-        }
-    }
+    /* A progress of the same answer may have come after it. */
+    bool merged = w->piece && add_piece(&w->piece->ev, piece);
     pthread_mutex_unlock(&w->lock);
+    worker_event e = {.type = WORKER_PIECE};
     if (merged)
         return;
-    char *text = malloc(piece->n + 1);
-    if (!text)
-        return;
-    memcpy(text, piece->text, piece->n);
-    text[piece->n] = 0;
-    tell(w, &(worker_event){
-                .type = WORKER_PIECE, .text = text, .n = piece->n, .count = piece->token >= 0});
+    if (add_piece(&e, piece))
+        tell(w, &e);
+    else
+        worker_event_close(&e);
 }
 
 /* --- the thread ---------------------------------------------------------------------- */

@@ -33,6 +33,10 @@ typedef struct {
     char *text; /* owned by the event */
     size_t n;
     int count;
+    struct worker_token {
+        size_t to; /* bytes of text up to its end */
+        float p;   /* its probability */
+    } * tokens;    /* [count], owned by the event */
     pali_result result;
     pali_error error;
 } worker_event;

@@ -35,6 +35,9 @@ static const look looks[][UI_LOOKS] =
                 [UI_LOOK_DIVIDER] = {BRIGHT + COLOR_BLACK, -1, 0},
                 [UI_LOOK_POPUP] = {-1, -1, 0},
                 [UI_LOOK_SELECTED] = {-1, -1, A_REVERSE},
+                [UI_LOOK_LIKELY] = {COLOR_YELLOW, -1, 0},
+                [UI_LOOK_UNSURE] = {BRIGHT + COLOR_MAGENTA, -1, A_UNDERLINE},
+                [UI_LOOK_GUESS] = {COLOR_WHITE, COLOR_RED, A_BOLD},
             },
         [UI_THEME_LIGHT] =
             {
@@ -51,6 +54,9 @@ static const look looks[][UI_LOOKS] =
                 [UI_LOOK_DIVIDER] = {BRIGHT + COLOR_BLACK, -1, 0},
                 [UI_LOOK_POPUP] = {-1, -1, 0},
                 [UI_LOOK_SELECTED] = {-1, -1, A_REVERSE},
+                [UI_LOOK_LIKELY] = {COLOR_BLUE, -1, 0},
+                [UI_LOOK_UNSURE] = {COLOR_MAGENTA, -1, A_UNDERLINE},
+                [UI_LOOK_GUESS] = {COLOR_WHITE, COLOR_RED, A_BOLD},
             },
         [UI_THEME_NONE] =
             {
@@ -67,6 +73,9 @@ static const look looks[][UI_LOOKS] =
                 [UI_LOOK_DIVIDER] = {-1, -1, A_DIM},
                 [UI_LOOK_POPUP] = {-1, -1, 0},
                 [UI_LOOK_SELECTED] = {-1, -1, A_REVERSE},
+                [UI_LOOK_LIKELY] = {-1, -1, A_DIM},
+                [UI_LOOK_UNSURE] = {-1, -1, A_UNDERLINE},
+                [UI_LOOK_GUESS] = {-1, -1, A_REVERSE},
             },
 };
 

@@ -19,6 +19,9 @@ typedef enum {
     UI_LOOK_DIVIDER,
     UI_LOOK_POPUP,
     UI_LOOK_SELECTED,
+    UI_LOOK_LIKELY, /* a word of an answer that came with less probability, */
+    UI_LOOK_UNSURE, /* with little, */
+    UI_LOOK_GUESS,  /* with very little */
     UI_LOOKS,
 } ui_look;
 

@@ -22,6 +22,12 @@ typedef struct {
     size_t from, to; /* bytes of the shown text */
 } line;
 
+/* Text up to byte `to` of the raw form, and how sure it is. */
+typedef struct {
+    size_t to;
+    ui_look shade; /* UI_LOOK_MODEL: sure, or nobody said */
+} span;
+
 enum {
     MAX_MARKS = 64
 };
@@ -36,6 +42,8 @@ typedef struct {
         int colour;
     } marks[MAX_MARKS]; /* coloured squares in pretty */
     int nmarks;
+    span *spans;
+    size_t nspans, spans_cap;
     text note;
     line *lines;
     size_t nlines, lines_cap;
@@ -46,7 +54,7 @@ typedef struct {
 struct ui_transcript {
     message *messages;
     size_t n, cap;
-    bool raw;
+    bool raw, confidence;
     bool anchored;                                    /* else at the bottom */
     size_t anchor_message, anchor_byte, anchor_after; /* lines below the text's last: note, blank */
     int height, width;                                /* of the last draw */
@@ -91,6 +99,7 @@ static void message_close(message *m) {
     free(m->raw.s);
     free(m->pretty.s);
     free(m->note.s);
+    free(m->spans);
     free(m->lines);
 }
 
@@ -187,6 +196,38 @@ int ui_transcript_pretty(ui_transcript *t, const char *s, size_t n) {
     *out = 0;
     m->has_pretty = true;
     return 0;
+}
+
+/* Four steps, so that neighbours differ enough to be told apart. */
+static ui_look shade_of(float p) {
+    return p >= 0.9f   ? UI_LOOK_MODEL
+           : p >= 0.6f ? UI_LOOK_LIKELY
+           : p >= 0.3f ? UI_LOOK_UNSURE
+                       : UI_LOOK_GUESS;
+}
+
+void ui_transcript_probability(ui_transcript *t, float p) {
+    message *m = t->n ? &t->messages[t->n - 1] : NULL;
+    if (!m)
+        return;
+    span *last = m->nspans ? &m->spans[m->nspans - 1] : NULL;
+    if (last && last->shade == shade_of(p)) {
+        last->to = m->raw.n;
+        return;
+    }
+    if (m->nspans == m->spans_cap) {
+        size_t cap = m->spans_cap ? 2 * m->spans_cap : 16;
+        span *spans = realloc(m->spans, cap * sizeof *spans);
+        if (!spans)
+            return; /* unshaded, then */
+        m->spans = spans;
+        m->spans_cap = cap;
+    }
+    m->spans[m->nspans++] = (span){m->raw.n, shade_of(p)};
+}
+
+void ui_transcript_confidence(ui_transcript *t, bool on) {
+    t->confidence = on;
 }
 
 int ui_transcript_note(ui_transcript *t, const char *s) {
@@ -390,6 +431,15 @@ static void draw_line(const ui_transcript *t, const message *m, size_t l) {
         put(x->s + m->marks[i].at, 3);
         look(look_of(m->from));
         from = m->marks[i].at + 3;
+    }
+    for (size_t i = 0; t->confidence && !m->wrapped_pretty && i < m->nspans && from < to; i++) {
+        if (m->spans[i].to <= from)
+            continue;
+        size_t end = m->spans[i].to < to ? m->spans[i].to : to;
+        look(m->spans[i].shade);
+        put(x->s + from, end - from);
+        look(look_of(m->from));
+        from = end;
     }
     put(x->s + from, to - from);
 }

@@ -27,6 +27,9 @@ void ui_transcript_close(ui_transcript *t);
 int ui_transcript_add(ui_transcript *t, ui_from from, const char *text, size_t n);
 /* Appends to the newest message; bytes may end inside a character. */
 int ui_transcript_append(ui_transcript *t, const char *text, size_t n);
+/* What was appended since the newest message began, or since the last such call, came with this
+ * probability, 0 to 1. */
+void ui_transcript_probability(ui_transcript *t, float p);
 /* Sets what is shown instead of the newest message's raw text (readable boxes); NULL: raw.
  * text is the caller's own and clean; a byte 1..8 in it draws a square in object colour
  * 0..7. */
@@ -39,6 +42,8 @@ void ui_transcript_drop_turn(ui_transcript *t);
 void ui_transcript_clear(ui_transcript *t);
 size_t ui_transcript_count(const ui_transcript *t);
 void ui_transcript_raw(ui_transcript *t, bool raw); /* show raw or pretty forms */
+/* Shades what came with little probability, in raw forms. */
+void ui_transcript_confidence(ui_transcript *t, bool on);
 
 /* Scrolls by lines (negative: up) or to an end. New text keeps the view where it is unless
  * the view is at the bottom, which it then follows. */

@@ -386,6 +386,7 @@ static void chat_runs_every_command(void **state) {
         {"/set temperature nan", "/set temperature, top-k"},
         {"/retry", "> why"},
         {"/overlay off", "> "},
+        {"/confidence", "/confidence on or /confidence off"},
         {"/crop 0 0 32 24", "asking about a part of 32x24"},
         {"/crop 9 9 8 8", "not inside the picture"},
         {"/crop off", "64x48 -> "},
@@ -423,6 +424,46 @@ static void chat_runs_every_command(void **state) {
     tty_send(&t, line);
     tty_wait(&t, "> why");
     quit(&t);
+}
+
+/* Cells of the conversation that stand out as little probable: yellow, magenta or on red in
+ * colour, underlined or reversed without. */
+static int shaded_cells(tty *t, bool colour) {
+    int n = 0;
+    for (int y = 0; y < 20; y++)
+        for (int x = 0; x < 99; x++) {
+            VTermScreenCell c;
+            vterm_screen_get_cell(t->screen, (VTermPos){y, x}, &c);
+            bool fg = VTERM_COLOR_IS_INDEXED(&c.fg) && !VTERM_COLOR_IS_DEFAULT_FG(&c.fg);
+            bool bg = VTERM_COLOR_IS_INDEXED(&c.bg) && !VTERM_COLOR_IS_DEFAULT_BG(&c.bg);
+            n += colour ? (fg && c.attrs.underline) || (bg && c.bg.indexed.idx == 1)
+                        : c.attrs.underline || c.attrs.reverse;
+        }
+    return n;
+}
+
+/* The random model is never sure of its words. */
+static void chat_shades_words_by_probability(void **state) {
+    (void)state;
+    for (int colour = 0; colour < 2; colour++) {
+        tty t;
+        start_env(&t, 30, 100, (const char *[]){"--graphics", "none", "-n", "30", "-t", "2", NULL},
+                  (const char *[]){colour ? "COLORTERM=" : "NO_COLOR=1", NULL});
+        tty_wait(&t, "Ask about the picture");
+        tty_send(&t, "tell me\r");
+        tty_wait(&t, "[cut at the length limit]");
+        tty_settle(&t, 200);
+        assert_int_equal(shaded_cells(&t, colour), 0);
+        tty_send(&t, "/confidence on\r");
+        tty_wait(&t, "shaded: words with a probability below 90, 60, 30 %");
+        tty_settle(&t, 200);
+        assert_true(shaded_cells(&t, colour) > 10);
+        tty_send(&t, "/confidence off\r");
+        tty_wait(&t, "words are not shaded");
+        tty_settle(&t, 200);
+        assert_int_equal(shaded_cells(&t, colour), 0);
+        quit(&t);
+    }
 }
 
 /* --- terminals ------------------------------------------------------------------------------ */
@@ -721,6 +762,7 @@ int main(void) {
         cmocka_unit_test(chat_runs_every_command),
         cmocka_unit_test(chat_draws_masks),
         cmocka_unit_test(chat_says_what_masks_need),
+        cmocka_unit_test(chat_shades_words_by_probability),
         cmocka_unit_test(chat_respects_no_color),
         cmocka_unit_test(chat_refuses_a_dumb_terminal),
         cmocka_unit_test(chat_does_not_wait_for_a_silent_terminal),

@@ -467,6 +467,56 @@ static void transcript_drops_turns(void **state) {
     ui_transcript_close(t);
 }
 
+/* The attributes of the first column of each of n rows of the pane, from column x on. */
+static void expect_shades(int x, int n, const attr_t *want) {
+    for (int i = 0; i < n; i++) {
+        cchar_t cell;
+        wchar_t c[CCHARW_MAX];
+        attr_t attr;
+        short pair;
+        assert_int_equal(mvin_wch(PANE_Y, PANE_X + x + i, &cell), OK);
+        assert_int_equal(getcchar(&cell, c, &attr, &pair, NULL), OK);
+        if ((attr & (A_DIM | A_UNDERLINE | A_REVERSE)) != want[i])
+            fail_msg("column %d has attributes %lx, not %lx", x + i, (unsigned long)attr,
+                     (unsigned long)want[i]);
+    }
+}
+
+/* Without colours: dim, underlined, reversed; a word that nobody vouches for is plain. */
+static void transcript_shades_by_probability(void **state) {
+    (void)state;
+    static const attr_t plain[10] = {0};
+    static const attr_t shaded[] = {0, A_DIM, A_DIM, A_UNDERLINE, A_REVERSE, 0, 0, 0};
+    ui_transcript *t = open_transcript();
+    ui_transcript_probability(t, 0.5f); /* no message: nothing */
+    add(t, UI_FROM_MODEL, "");
+    static const float p[] = {0.97f, 0.89f, 0.6f, 0.31f, 0.01f, 1};
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(ui_transcript_append(t, &"abcdef"[i], 1), 0);
+        ui_transcript_probability(t, p[i]);
+    }
+    ui_transcript_append(t, "gh", 2);
+    expect(t, 2, 20, "  abcdefgh\n\n");
+    expect_shades(2, 8, plain);
+    ui_transcript_confidence(t, true);
+    expect(t, 2, 20, "  abcdefgh\n\n");
+    expect_shades(2, 8, shaded);
+    /* Where a line breaks does not matter. */
+    expect(t, 4, 5, "  abc\n  def\n  gh\n\n");
+    expect_shades(2, 3, shaded);
+    for (int width = 3; width < 9; width++)
+        free(draw(t, 9, width));
+    ui_transcript_pretty(t, "\1 box", 5);
+    expect(t, 2, 20, "  \u25a0 box\n\n");
+    ui_transcript_raw(t, true);
+    expect(t, 2, 20, "  abcdefgh\n\n");
+    expect_shades(2, 8, shaded);
+    ui_transcript_confidence(t, false);
+    free(draw(t, 2, 20));
+    expect_shades(2, 8, plain);
+    ui_transcript_close(t);
+}
+
 int main(void) {
     setlocale(LC_ALL, "C.UTF-8");
     const struct CMUnitTest tests[] = {
@@ -481,6 +531,7 @@ int main(void) {
         cmocka_unit_test(transcript_survives_any_order_of_calls),
         cmocka_unit_test(transcript_shows_pretty_or_raw),
         cmocka_unit_test(transcript_drops_turns),
+        cmocka_unit_test(transcript_shades_by_probability),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
