@@ -201,7 +201,13 @@ static int write_answer(batch *b, const picture *p, const pali_result *r, const 
     char *line = NULL;
     int rc = 0;
     if (b->o->json) {
-        rc = app_json_turn(p->path, b->prompt, r, at, &line, err);
+        rc = app_json_turn(&(app_turn){.images = (const char *const *)&p->path,
+                                       .nimages = 1,
+                                       .prompt = b->prompt,
+                                       .result = r,
+                                       .timings = at,
+                                       .logprobs = b->o->logprobs ? b->session.engine : NULL},
+                           &line, err);
     } else {
         bool shown = !b->o->output && isatty(STDOUT_FILENO);
         char *raw = results_line(p->path, r->text);
@@ -318,6 +324,8 @@ int app_batch_run(const app_options *o, const char *prompt, pali_error *err) {
         .lock = PTHREAD_MUTEX_INITIALIZER,
         .changed = PTHREAD_COND_INITIALIZER,
     };
+    if (o->logprobs && !o->json)
+        return pali_fail(err, PALI_EARG, NULL, "about many pictures --logprobs goes with --json");
     int rc = app_session_begin(&b.session, o, err);
     bool own = !rc && !o->nimages && !o->files_from; /* the demo's picture */
     const char *const *names = own ? (const char *const *)&b.session.demo.picture : o->images;

@@ -227,17 +227,63 @@ void chat_clear(chat *c) {
 
 /* --- picture ----------------------------------------------------------------------------------- */
 
-void chat_open_image(chat *c, const char *path) {
+static void open_image(chat *c, const char *path, bool forget, bool add) {
     char full[PATH_MAX];
     if (path && path[0] == '~' && path[1] == '/' && c->o->env.home &&
         snprintf(full, sizeof full, "%s%s", c->o->env.home, path + 1) < (int)sizeof full)
         path = full;
-    if (painter_open_image(c->painter, path, true)) {
+    if (painter_open_image(c->painter, path, forget, add)) {
         no_memory(c);
         return;
     }
     c->opening++;
     chat_notice(c, "opening %s", path ? path : "the clipboard");
+}
+
+void chat_open_image(chat *c, const char *path) {
+    open_image(c, path, true, false);
+}
+
+void chat_add_image(chat *c, const char *path) {
+    open_image(c, path, false, true);
+}
+
+/* Tells the worker what is asked about. */
+static void post_images(chat *c, bool forget) {
+    shared_image **all = malloc((1 + c->nfurther) * sizeof *all);
+    if (all) {
+        all[0] = c->image;
+        for (size_t i = 0; i < c->nfurther; i++)
+            all[i + 1] = c->further[i];
+    }
+    if (!all || worker_images(c->worker, all, 1 + c->nfurther, forget) < 0)
+        no_memory(c);
+    free(all);
+}
+
+static void forget_further(chat *c) {
+    while (c->nfurther)
+        shared_image_unref(c->further[--c->nfurther]);
+    free(c->further);
+    c->further = NULL;
+}
+
+/* One more picture for every question to come. Takes over the reference. */
+static void add_image(chat *c, shared_image *image) {
+    int most = c->loaded ? (c->info.context - 8) / c->info.image_tokens : INT_MAX;
+    shared_image **more = NULL;
+    if ((int)c->nfurther + 2 > most) {
+        chat_notice(c, "there is room for %d pictures: start pali with all of them", most);
+    } else if (!(more = realloc(c->further, (c->nfurther + 1) * sizeof *more))) {
+        no_memory(c);
+    } else {
+        c->further = more;
+        c->further[c->nfurther++] = shared_image_ref(image);
+        post_images(c, false);
+        c->working = true;
+        chat_notice(c, "%zu pictures are asked about; boxes are in the first", c->nfurther + 1);
+    }
+    shared_image_unref(image);
 }
 
 void chat_set_image(chat *c, shared_image *image, bool forget) {
@@ -252,8 +298,7 @@ void chat_set_image(chat *c, shared_image *image, bool forget) {
             chat_error(c, &err);
         forget_turns(c, c->nturns);
     }
-    if (worker_image(c->worker, c->image, forget) < 0)
-        no_memory(c);
+    post_images(c, forget);
     c->working = true;
     chat_refresh_picture(c);
 }
@@ -294,6 +339,12 @@ static void on_painter(chat *c, painter_event *e) {
     switch (e->type) {
     case PAINTER_IMAGE:
         c->opening--;
+        if (e->add && c->image) {
+            add_image(c, e->image);
+            post_questions(c);
+            break;
+        }
+        forget_further(c);
         shared_image_unref(c->full);
         c->full = e->image;
         bool first = c->image == NULL;
@@ -510,7 +561,7 @@ void chat_load_model(chat *c, const char *dir) {
     c->load_failed = false;
     /* The new model gets the picture and the conversation of the old one. */
     if (c->image)
-        worker_image(c->worker, c->image, false);
+        post_images(c, false);
     for (size_t i = 0; i < c->nturns; i++)
         worker_add_turn(c->worker, c->turns[i].question, c->turns[i].answer);
 }
@@ -666,6 +717,7 @@ static void close_chat(chat *c) {
     worker_close(c->worker);
     chatfile_close(c->file);
     ui_picture_close(c->picture);
+    forget_further(c);
     shared_image_unref(c->image);
     shared_image_unref(c->full);
     ui_transcript_close(c->log);
@@ -705,16 +757,22 @@ int chat_run(const chat_options *o, pali_error *err) {
         rc = open_chat(&c, &saved, err);
     if (rc)
         goto out;
+    ui_transcript_confidence(c.log, o->confidence);
     /* Reading the weights and the picture begins before the terminal is asked anything. */
     chat_load_model(&c, o->engine.model_dir);
     const char *image = o->image ? o->image : saved.image;
     if (image) {
-        if (painter_open_image(c.painter, image, false)) {
+        if (painter_open_image(c.painter, image, false, false)) {
             rc = pali_fail_nomem(err, "starting the chat");
             goto out;
         }
         c.opening++;
     }
+    for (size_t i = 0; i < o->nfurther; i++, c.opening++)
+        if (painter_open_image(c.painter, o->further[i], false, true)) {
+            rc = pali_fail_nomem(err, "starting the chat");
+            goto out;
+        }
     ui_term_options to = {
         .mouse = true,
         .no_colour = o->theme && !strcmp(o->theme, "none"),

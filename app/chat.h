@@ -8,7 +8,10 @@
 
 typedef struct {
     pali_engine_options engine;
-    const char *image;        /* path; NULL = none yet */
+    const char *image;          /* path; NULL = none yet */
+    const char *const *further; /* [nfurther] of more, for the same prompts */
+    size_t nfurther;
+    bool confidence;          /* words are shaded from the start */
     const char *mask_weights; /* file; NULL = beside the model */
     pali_ask ask;             /* sampling, length, history; the hooks are the chat's */
     int graphics;             /* a ui_graphics, or -2: ask the terminal */

@@ -240,8 +240,11 @@ static void draw_status(const chat *c) {
         snprintf(left, sizeof left, "%s  %s %s", name, c->info.backend, c->info.dtype);
         if (c->image) {
             size_t n = strlen(left);
-            snprintf(left + n, sizeof left - n, "  %dx%d -> %d tokens%s", c->image->image.width,
-                     c->image->image.height, c->info.image_tokens,
+            char more[32] = "";
+            if (c->nfurther)
+                snprintf(more, sizeof more, " +%zu", c->nfurther);
+            snprintf(left + n, sizeof left - n, "  %dx%d%s -> %d tokens%s", c->image->image.width,
+                     c->image->image.height, more, c->info.image_tokens * (1 + (int)c->nfurther),
                      c->image != c->full ? " (crop)" : "");
         }
     }

@@ -45,6 +45,8 @@ typedef struct {
     /* The picture: full as decoded, image what is asked about (full or a crop of it). */
     char *image_path; /* owned; NULL = none */
     shared_image *full, *image;
+    shared_image **further; /* [nfurther], asked about too, not shown; owned */
+    size_t nfurther;
     ui_view view;
     ui_graphics graphics;
     bool overlay;
@@ -103,6 +105,7 @@ void chat_error(chat *c, const pali_error *err);
 /* What commands do to the chat. */
 void chat_ask(chat *c, const char *prompt);
 void chat_open_image(chat *c, const char *path);                /* NULL: from the clipboard */
+void chat_add_image(chat *c, const char *path);                 /* beside those there are */
 void chat_set_image(chat *c, shared_image *image, bool forget); /* borrows image */
 void chat_crop(chat *c, float x0, float y0, float x1, float y1);
 void chat_uncrop(chat *c);

@@ -56,15 +56,24 @@ static void run_ask(chat *c, const char *args) {
 
 /* --- pictures ------------------------------------------------------------------------------ */
 
-static void run_image(chat *c, const char *args) {
+static void open_with(chat *c, const char *args, const char *usage,
+                      void (*open)(chat *c, const char *path)) {
     if (!*args) {
-        chat_notice(c, "/image PATH");
+        chat_notice(c, "%s", usage);
         return;
     }
     /* A path completed by readline may be quoted or escaped; "~" is for chat_open_image. */
     char path[PATH_MAX];
     bool found = dropped_path(args, strlen(args), dropped_is_file, path, sizeof path);
-    chat_open_image(c, found ? path : args);
+    open(c, found ? path : args);
+}
+
+static void run_image(chat *c, const char *args) {
+    open_with(c, args, "/image PATH", chat_open_image);
+}
+
+static void run_add(chat *c, const char *args) {
+    open_with(c, args, "/add PATH", chat_add_image);
 }
 
 static void run_paste(chat *c, const char *args) {
@@ -248,6 +257,7 @@ static const command commands[] = {
     {"segment", "THING", "box and outline of a thing", run_segment, false},
     {"ask", "QUESTION", "anything; a plain line is a question too", run_ask, false},
     {"image", "PATH", "another picture", run_image, true},
+    {"add", "PATH", "a picture beside it, for the same questions", run_add, true},
     {"paste", "", "the picture on the clipboard", run_paste, false},
     {"crop", "[X0 Y0 X1 Y1|off]", "ask about a part (what is shown)", run_crop, false},
     {"overlay", "on|off", "boxes on the picture", run_overlay, false},

@@ -27,11 +27,15 @@ int app_interactive_run(const app_options *o, pali_error *err) {
         .engine = {.model_dir = o->demo ? demo.dir : dir,
                    .backend = o->backend,
                    .threads = o->threads,
+                   .images = (int)o->nimages,
                    .math = o->math,
                    .quant = o->quant},
         .image = o->nimages  ? o->images[0]
                  : o->resume ? NULL
                              : demo.picture,
+        .further = o->nimages > 1 ? o->images + 1 : NULL,
+        .nfurther = o->nimages > 1 ? o->nimages - 1 : 0,
+        .confidence = o->logprobs,
         .ask = {.sampling = o->sampling, .max_tokens = o->max_tokens, .history = o->history},
         .mask_weights = o->mask_weights,
         .graphics = o->graphics,

@@ -23,6 +23,14 @@ static json_t *number(double v, double step) {
     return json_real(round(v / step) * step);
 }
 
+/* list, if all of its n elements could be made. */
+static json_t *all_or_nothing(json_t *list, size_t n) {
+    if (json_array_size(list) == n)
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
 static json_t *tokens(const pali_result *r) {
     json_t *list = json_array();
     for (size_t i = 0; list && i < r->ntokens; i++)
@@ -69,12 +77,39 @@ static int to_line(json_t *j, char **out, pali_error *err) {
     return *out ? 0 : pali_fail_nomem(err, "writing the answer as JSON");
 }
 
-int app_json_turn(const char *image, const char *prompt, const pali_result *result,
-                  const app_timings *timings, char **out, pali_error *err) {
-    json_t *j = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "image", string(image), "prompt",
-                          string(prompt), "text", string(result->text), "tokens", tokens(result),
-                          "objects", objects(result), "timings", timings_of(result, timings),
-                          "stop", pali_stop_name(result->stop));
+static json_t *strings(const char *const *list, size_t n) {
+    json_t *j = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(j, string(list[i]));
+    return all_or_nothing(j, n);
+}
+
+/* A token's text may be a part of a character: U+FFFD, as for all that is no UTF-8. */
+static json_t *logprobs(const pali_engine *e, const pali_result *r) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < r->ntokens; i++) {
+        size_t n;
+        const char *bytes = pali_engine_token(e, r->tokens[i], &n);
+        char *text = strndup(bytes, n);
+        json_array_append_new(list, json_pack("{s:o, s:i, s:o}", "token",
+                                              text ? string(text) : NULL, "id", (int)r->tokens[i],
+                                              "logprob", number((double)r->logprobs[i], 1e-6)));
+        free(text);
+    }
+    return all_or_nothing(list, r->ntokens);
+}
+
+int app_json_turn(const app_turn *t, char **out, pali_error *err) {
+    const pali_result *r = t->result;
+    json_t *j = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "image", string(t->images[0]),
+                          "prompt", string(t->prompt), "text", string(r->text), "tokens", tokens(r),
+                          "objects", objects(r), "timings", timings_of(r, t->timings), "stop",
+                          pali_stop_name(r->stop));
+    if ((t->nimages > 1 && json_object_set_new(j, "images", strings(t->images, t->nimages))) ||
+        (t->logprobs && json_object_set_new(j, "logprobs", logprobs(t->logprobs, r)))) {
+        json_decref(j);
+        j = NULL;
+    }
     return to_line(j, out, err);
 }
 
@@ -88,11 +123,7 @@ int app_json_ranking(bool of_texts, const char *subject, const char *prompt, con
                              number(list[i].score.sum / list[i].score.tokens, 1e-6), "share",
                              number(list[i].share, 1e-9), "sum", number(list[i].score.sum, 1e-6),
                              "tokens", list[i].score.tokens));
-    if (json_array_size(items) < n) {
-        json_decref(items);
-        items = NULL;
-    }
     return to_line(json_pack("{s:o, s:o, s:o}", of_texts ? "image" : "text", string(subject),
-                             "prompt", string(prompt), "ranking", items),
+                             "prompt", string(prompt), "ranking", all_or_nothing(items, n)),
                    out, err);
 }

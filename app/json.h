@@ -12,10 +12,19 @@ typedef struct {
     double first_s; /* from the question to the first token; 0 when none came */
 } app_timings;
 
+typedef struct {
+    const char *const *images; /* [nimages], names as they were given */
+    size_t nimages;            /* of one prompt */
+    const char *prompt;
+    const pali_result *result;
+    const app_timings *timings;
+    const pali_engine *logprobs; /* tells the tokens' text for "logprobs"; NULL: without */
+} app_turn;
+
 /* {"image", "prompt", "text", "tokens", "objects": [{"label", "box"}], "timings", "stop"} and a
- * newline. image: the picture's name as it was given. Caller frees *out with free(). */
-int app_json_turn(const char *image, const char *prompt, const pali_result *result,
-                  const app_timings *timings, char **out, pali_error *err);
+ * newline; with several images also "images"; "logprobs": [{"token", "id", "logprob"}] when asked
+ * for. Caller frees *out with free(). */
+int app_json_turn(const app_turn *turn, char **out, pali_error *err);
 
 /* A name among others, and what it got; see app/rank.h. */
 typedef struct {

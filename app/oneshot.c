@@ -10,6 +10,7 @@
 #include "ui/text.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,16 +129,39 @@ static void tell_timings(const pali_result *r, const app_timings *at) {
                  r->turns_used);
 }
 
+/* A line for every token of the answer: its probability and its text. */
+static int tell_logprobs(const pali_engine *e, const pali_result *r, pali_error *err) {
+    int rc = 0;
+    for (size_t i = 0; i < r->ntokens && !rc; i++) {
+        size_t n;
+        const char *bytes = pali_engine_token(e, r->tokens[i], &n);
+        char text[256], clean[UI_TEXT_ROOM(sizeof text)], line[sizeof clean + 64];
+        snprintf(text, sizeof text, "%.*s", (int)(n < sizeof text ? n : sizeof text - 1), bytes);
+        ui_text_clean(UI_TEXT_LINE, text, clean, sizeof clean);
+        snprintf(line, sizeof line, "%6.2f %%  \"%s\"\n", 100 * exp((double)r->logprobs[i]), clean);
+        rc = app_out_string(line, err);
+    }
+    return rc;
+}
+
 /* Ends the answer on standard output: the last newline, or the line of JSON. */
 static int finish_output(turn *t, const char *prompt, const pali_result *r, const app_timings *at,
                          pali_error *err) {
+    const app_options *o = t->session->options;
     if (t->plain) {
         char tail[UI_TEXT_ROOM(0)];
         write_text(t, tail, ui_text_finish(&t->clean, tail));
-        return app_out_write("\n", 1, err);
+        int rc = app_out_write("\n", 1, err);
+        return rc || !o->logprobs ? rc : tell_logprobs(t->session->engine, r, err);
     }
+    app_turn turn_ = {.images = o->nimages ? o->images : &t->session->image_path,
+                      .nimages = o->nimages ? o->nimages : 1,
+                      .prompt = prompt,
+                      .result = r,
+                      .timings = at,
+                      .logprobs = o->logprobs ? t->session->engine : NULL};
     char *line;
-    int rc = app_json_turn(t->session->image_path, prompt, r, at, &line, err);
+    int rc = app_json_turn(&turn_, &line, err);
     if (!rc)
         rc = app_out_string(line, err);
     free(line);

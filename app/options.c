@@ -30,6 +30,7 @@ enum {
     OPT_REVISION,
     OPT_YES,
     OPT_VERSION,
+    OPT_LOGPROBS,
     OPT_TEXT,
     OPT_TEXTS,
     OPT_MASK_WEIGHTS,
@@ -128,6 +129,7 @@ static const struct {
 
     {0, "Output", NULL, NULL, 0},
     {OPT_JSON, "json", NULL, "one JSON object a turn, one a line", APP_TAKES_JSON},
+    {OPT_LOGPROBS, "logprobs", NULL, "the probability of every token too", APP_TAKES_ANSWER},
     {OPT_DUMP, "dump", "DIR", "write the tensors of each turn to DIR as .npy", APP_TAKES_ASKING},
     {'v', "verbose", NULL, "model, backend and timings on standard error", 0},
     {OPT_VERSION, "version", NULL, "print the version", 0},
@@ -151,7 +153,7 @@ static unsigned groups(size_t row) {
 /* --- help -------------------------------------------------------------------------- */
 
 static const char help_head[] =
-    "usage: pali [options] [IMAGE]\n"
+    "usage: pali [options] [IMAGE...]\n"
     "       pali VERB [options] ...\n"
     "\n"
     "Chats about IMAGE with a PaliGemma model: a PNG, JPEG, WebP, GIF, BMP or PNM file (HEIC and\n"
@@ -377,6 +379,9 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     case 'p':
         o->prompts[o->nprompts++] = optarg;
         return 0;
+    case OPT_LOGPROBS:
+        o->logprobs = true;
+        return 0;
     case OPT_TEXT:
         o->texts[o->ntexts++] = optarg;
         return 0;
@@ -482,7 +487,8 @@ static int settle_words(app_options *o, pali_error *err) {
     size_t texts = v ? (size_t)v->texts : 0;
     o->images = o->words + texts;
     o->nimages = o->nwords - texts;
-    for (size_t i = 0; i < o->nimages; i++)
+    size_t piped = 0;
+    for (size_t i = 0; i < o->nimages; piped += !strcmp(o->images[i++], "-"))
         if (!*o->images[i])
             return pali_fail(err, PALI_EARG, NULL, "the name of the image is empty");
         else if (!strcmp(o->images[i], "-") && o->files_from && !strcmp(o->files_from, "-"))
@@ -490,9 +496,9 @@ static int settle_words(app_options *o, pali_error *err) {
         else if (!strcmp(o->images[i], "-") && isatty(STDIN_FILENO))
             return pali_fail(err, PALI_EARG, "pipe or redirect the picture into pali",
                              "the image is to come from standard input, but that is a terminal");
-    if (!v && o->nimages > 1)
-        return pali_fail(err, PALI_EARG, NULL, "one image at a time: \"%.80s\" or \"%.80s\"?",
-                         o->images[0], o->images[1]);
+    if (piped > 1)
+        return pali_fail(err, PALI_EARG, NULL, "one image can come from standard input, not %zu",
+                         piped);
     return 0;
 }
 

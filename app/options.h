@@ -72,7 +72,7 @@ typedef struct app_options {
     const char *revision; /* of a model on the hub; NULL: none */
     bool yes;             /* no questions back */
 
-    bool json, verbose;
+    bool json, verbose, logprobs;
     const char *dump; /* directory; NULL: none */
     bool help, version;
 

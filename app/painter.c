@@ -19,7 +19,7 @@ typedef struct {
 typedef struct open_job {
     struct open_job *next;
     char *path;
-    bool clipboard, forget;
+    bool clipboard, forget, add;
 } open_job;
 
 typedef struct done {
@@ -94,7 +94,7 @@ unsigned painter_render(painter *p, shared_image *image, const ui_picture_reques
     return serial;
 }
 
-int painter_open_image(painter *p, const char *path, bool forget) {
+int painter_open_image(painter *p, const char *path, bool forget, bool add) {
     open_job *j = calloc(1, sizeof *j);
     if (j)
         j->path = strdup(path ? path : "clipboard");
@@ -104,6 +104,7 @@ int painter_open_image(painter *p, const char *path, bool forget) {
     }
     j->clipboard = !path;
     j->forget = forget;
+    j->add = add;
     pthread_mutex_lock(&p->lock);
     *p->opens_end = j;
     p->opens_end = &j->next;
@@ -168,8 +169,11 @@ static int decode(const open_job *j, pali_image *image, pali_error *err) {
 }
 
 static void open_image(painter *p, open_job *j) {
-    painter_event ev = {
-        .type = PAINTER_IMAGE, .path = j->path, .clipboard = j->clipboard, .forget = j->forget};
+    painter_event ev = {.type = PAINTER_IMAGE,
+                        .path = j->path,
+                        .clipboard = j->clipboard,
+                        .forget = j->forget,
+                        .add = j->add};
     pali_image image;
     if (!decode(j, &image, &ev.error)) {
         ev.image = shared_image_new(&image);

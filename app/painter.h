@@ -22,7 +22,7 @@ typedef struct {
     painter_event_type type;
     char *path;          /* IMAGE, FAILED while opening (else NULL): owned */
     bool clipboard;      /* IMAGE: path is only a word for it */
-    bool forget;         /* as given to painter_open_image */
+    bool forget, add;    /* as given to painter_open_image */
     shared_image *image; /* IMAGE: one reference, the taker's */
     ui_picture *picture; /* PICTURE: the taker's */
     unsigned serial;     /* PICTURE: of its request */
@@ -33,8 +33,9 @@ painter *painter_open(pali_error *err);
 void painter_close(painter *p);
 
 /* Decodes path (copied); NULL: the picture on the clipboard, whose path then is "clipboard".
- * -1 when memory is out. */
-int painter_open_image(painter *p, const char *path, bool forget);
+ * forget: the turns so far; add: beside the pictures there are. Both are for the taker of the
+ * event. -1 when memory is out. */
+int painter_open_image(painter *p, const char *path, bool forget, bool add);
 /* Renders r with the pixels of image (a reference is taken); r's objects, labels and masks
  * are copied. Replaces a request that waits. Returns its serial, 0 when memory is out. */
 unsigned painter_render(painter *p, shared_image *image, const ui_picture_request *r);

@@ -7,6 +7,7 @@
 #include "core/image_sandbox.h"
 
 #include <limits.h>
+#include <stdlib.h>
 #include <time.h>
 
 double app_clock(void) {
@@ -20,6 +21,9 @@ static void describe(const app_session *s, const char *model_dir) {
     if (s->image_path)
         app_err_note("picture  %s, %d x %d%s", s->image_path, s->image.width, s->image.height,
                      pali_image_sandbox_on() ? "" : ", decoded without a sandbox");
+    for (size_t k = 0; k < s->nfurther; k++)
+        app_err_note("         %s, %d x %d", s->options->images[k + 1], s->further[k].width,
+                     s->further[k].height);
     app_err_note("model    %s: %s, %s, %.1f million weights, %.1f MB, %d x %d pixels in %d tokens",
                  model_dir, i->generation == 2 ? "PaliGemma 2" : "PaliGemma", i->dtype,
                  1e-6 * (double)i->params, 1e-6 * (double)i->weight_bytes, i->image_size,
@@ -43,6 +47,7 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
         .model_dir = o->demo ? s->demo.dir : found,
         .backend = o->backend,
         .threads = o->threads,
+        .images = 1 + (int)s->nfurther,
         .math = o->math,
         .quant = o->quant,
     };
@@ -63,12 +68,28 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
     return pali_dialog_open(s->engine, &s->dialog, err);
 }
 
+static int set_images(app_session *s, pali_error *err) {
+    const pali_image **all = malloc((1 + s->nfurther) * sizeof *all);
+    if (!all)
+        return pali_fail_nomem(err, "opening the images");
+    all[0] = &s->image;
+    for (size_t i = 0; i < s->nfurther; i++)
+        all[i + 1] = &s->further[i];
+    int rc = pali_dialog_set_images(s->dialog, all, 1 + s->nfurther, true, err);
+    free(all);
+    return rc;
+}
+
 int app_session_open(app_session *out, const app_options *o, const pali_run *run, pali_error *err) {
     int rc = app_session_begin(out, o, err);
     if (rc)
         return rc;
     out->image_path = o->nimages ? o->images[0] : out->demo.picture;
     rc = pali_image_open(out->image_path, &out->image, err);
+    if (!rc && o->nimages > 1 && !(out->further = calloc(o->nimages, sizeof *out->further)))
+        rc = pali_fail_nomem(err, "opening the images");
+    for (size_t i = 1; i < o->nimages && !rc; i++, out->nfurther += !rc)
+        rc = pali_image_open(o->images[i], &out->further[i - 1], err);
     if (!rc && o->dump)
         rc = app_dump_prepare(o->dump, err);
     if (rc)
@@ -76,7 +97,7 @@ int app_session_open(app_session *out, const app_options *o, const pali_run *run
     /* Not earlier: a picture that never comes on standard input must be interruptible. */
     app_process_catch_signals();
     rc = app_session_load(out, run, err);
-    return rc ? rc : pali_dialog_set_image(out->dialog, &out->image, true, err);
+    return rc ? rc : set_images(out, err);
 }
 
 app_tiling app_session_tiling(const app_session *s, const pali_image *image) {
@@ -91,6 +112,9 @@ void app_session_close(app_session *s) {
     pali_dialog_close(s->dialog);
     pali_engine_close(s->engine);
     pali_image_close(&s->image);
+    while (s->nfurther)
+        pali_image_close(&s->further[--s->nfurther]);
+    free(s->further);
     app_demo_close(&s->demo);
     *s = (app_session){0};
 }

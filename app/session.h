@@ -14,6 +14,8 @@ typedef struct {
     app_demo demo;              /* empty unless options->demo */
     const char *image_path;     /* borrowed; NULL with app_session_load alone */
     pali_image image;
+    pali_image *further; /* [nfurther], those after the first, for one prompt about all */
+    size_t nfurther;
     pali_engine *engine;
     pali_engine_info info;
     pali_dialog *dialog;

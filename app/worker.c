@@ -32,8 +32,9 @@ typedef struct job {
     job_type type;
     int number;
     pali_engine_options options;
-    char *a, *b; /* model_dir and backend; prompt; question and answer */
-    shared_image *image;
+    char *a, *b;           /* model_dir and backend; prompt; question and answer */
+    shared_image **images; /* [nimages] */
+    size_t nimages;
     bool forget;
     size_t n;
     pali_ask ask;
@@ -209,6 +210,17 @@ static int ask(worker *w, job *j, const pali_run *run, pali_error *err) {
     return rc;
 }
 
+static int set_images(pali_dialog *d, const job *j, pali_error *err) {
+    const pali_image **list = malloc(j->nimages * sizeof *list);
+    if (!list)
+        return pali_fail_nomem(err, "opening the pictures");
+    for (size_t i = 0; i < j->nimages; i++)
+        list[i] = &j->images[i]->image;
+    int rc = pali_dialog_set_images(d, list, j->nimages, j->forget, err);
+    free(list);
+    return rc;
+}
+
 static int run_job(worker *w, job *j, pali_error *err) {
     pali_run run = {&w->cancel, on_progress, w};
     if (j->type == JOB_LOAD)
@@ -219,7 +231,7 @@ static int run_job(worker *w, job *j, pali_error *err) {
         return pali_fail(err, PALI_EARG, "choose one with /model", "there is no model loaded");
     switch (j->type) {
     case JOB_IMAGE: {
-        int rc = pali_dialog_set_image(w->dialog, &j->image->image, j->forget, err);
+        int rc = set_images(w->dialog, j, err);
         /* Encoding now, while the question is being typed, makes the first answer soon. */
         if (!rc)
             rc = pali_dialog_encode(w->dialog, &run, err);
@@ -240,7 +252,9 @@ static int run_job(worker *w, job *j, pali_error *err) {
 static void job_close(job *j) {
     free(j->a);
     free(j->b);
-    shared_image_unref(j->image);
+    while (j->nimages)
+        shared_image_unref(j->images[--j->nimages]);
+    free(j->images);
     free(j);
 }
 
@@ -346,13 +360,15 @@ int worker_load(worker *w, const pali_engine_options *o) {
     return post(w, j, j->a && j->b);
 }
 
-int worker_image(worker *w, shared_image *image, bool forget) {
+int worker_images(worker *w, shared_image *const *images, size_t n, bool forget) {
     job *j = job_new(JOB_IMAGE);
     if (!j)
         return -1;
-    j->image = shared_image_ref(image);
+    j->images = calloc(n, sizeof *j->images);
+    for (; j->images && j->nimages < n; j->nimages++)
+        j->images[j->nimages] = shared_image_ref(images[j->nimages]);
     j->forget = forget;
-    return post(w, j, true);
+    return post(w, j, j->images != NULL);
 }
 
 int worker_ask(worker *w, const char *prompt, const pali_ask *ask_options) {

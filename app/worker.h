@@ -50,7 +50,8 @@ void worker_close(worker *w);
  * number, -1 when memory is out. Loading another model starts a fresh dialog; when it fails
  * the old model stays, and starts one too. Without a model only questions fail. */
 int worker_load(worker *w, const pali_engine_options *o);
-int worker_image(worker *w, shared_image *image, bool forget);
+/* n > 0 images for one prompt. */
+int worker_images(worker *w, shared_image *const *images, size_t n, bool forget);
 int worker_ask(worker *w, const char *prompt, const pali_ask *ask);
 int worker_drop_turns(worker *w, size_t n);
 int worker_add_turn(worker *w, const char *question, const char *answer);

@@ -155,3 +155,7 @@ void pali_engine_describe(const pali_engine *e, pali_engine_info *out) {
         .note = *e->note ? e->note : NULL,
     };
 }
+
+const char *pali_engine_token(const pali_engine *e, int32_t id, size_t *n) {
+    return pali_tokenizer_peek(e->tokenizer, id, n);
+}

@@ -55,6 +55,10 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
 void pali_engine_close(pali_engine *e);
 void pali_engine_describe(const pali_engine *e, pali_engine_info *out);
 
+/* The bytes of a token, as they stand in an answer: not NUL-terminated, perhaps a part of a
+ * character, none for control tokens. Borrowed until the engine is closed. */
+const char *pali_engine_token(const pali_engine *e, int32_t id, size_t *n);
+
 /* What a turn hands out while it runs. text is valid UTF-8, whole characters only,
  * but NOT free of control characters: the model may say anything. */
 typedef struct {

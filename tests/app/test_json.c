@@ -8,7 +8,9 @@
 static json_t *turn_of(const char *prompt, const pali_result *r, char **line) {
     pali_error err = {0};
     app_timings t = {.load_s = 0.25, .first_s = 1.0 / 3};
-    assert_ok(app_json_turn("a.png", prompt, r, &t, line, &err), err);
+    static const char *const images[] = {"a.png"};
+    app_turn turn = {.images = images, .nimages = 1, .prompt = prompt, .result = r, .timings = &t};
+    assert_ok(app_json_turn(&turn, line, &err), err);
     size_t n = strlen(*line);
     assert_int_equal((*line)[n - 1], '\n');
     for (size_t i = 0; i + 1 < n; i++)

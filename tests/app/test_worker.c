@@ -81,7 +81,7 @@ static shared_image *picture(void) {
 
 static int image(worker *w) {
     shared_image *s = picture();
-    int job = worker_image(w, s, false);
+    int job = worker_images(w, &s, 1, false);
     assert_true(job > 0);
     shared_image_unref(s); /* the worker has its own reference */
     return job;

@@ -426,6 +426,41 @@ static void chat_runs_every_command(void **state) {
     quit(&t);
 }
 
+/* Pictures side by side, up to what the context holds; another /image begins anew. */
+static void chat_adds_pictures(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 30, 100);
+    char line[160];
+    snprintf(line, sizeof line, "/add %s\r", image);
+    tty_wait(&t, "64x48 -> 256 tokens");
+    for (int n = 2; n < 5; n++) {
+        tty_send(&t, line);
+        char see[64];
+        snprintf(see, sizeof see, "%d pictures are asked about; boxes are in the first", n);
+        tty_wait(&t, see);
+    }
+    tty_send(&t, line);
+    tty_wait(&t, "there is room for 4 pictures");
+    tty_send(&t, "what is in them\r");
+    tty_wait(&t, "10");
+    tty_wait(&t, "tok/s");
+    tty_wait(&t, "64x48 +3 -> 1024 tokens");
+    snprintf(line, sizeof line, "/image %s\r", image);
+    tty_send(&t, line);
+    tty_wait(&t, "64x48 -> 256 tokens");
+    tty_send(&t, "/add\r");
+    tty_wait(&t, "/add PATH");
+    quit(&t);
+
+    start_env(&t, 30, 100, (const char *[]){image, image, "-n", "3", "--graphics", "none", NULL},
+              NULL);
+    tty_wait(&t, "64x48 +2 -> 768 tokens");
+    tty_send(&t, "caption en\r");
+    tty_wait(&t, "775/1792");
+    quit(&t);
+}
+
 /* Cells of the conversation that stand out as little probable: yellow, magenta or on red in
  * colour, underlined or reversed without. */
 static int shaded_cells(tty *t, bool colour) {
@@ -762,6 +797,7 @@ int main(void) {
         cmocka_unit_test(chat_runs_every_command),
         cmocka_unit_test(chat_draws_masks),
         cmocka_unit_test(chat_says_what_masks_need),
+        cmocka_unit_test(chat_adds_pictures),
         cmocka_unit_test(chat_shades_words_by_probability),
         cmocka_unit_test(chat_respects_no_color),
         cmocka_unit_test(chat_refuses_a_dumb_terminal),

@@ -117,8 +117,7 @@ static void cli_refuses_wrong_usage(void **state) {
         {{"--demo", ""}, "pali: the name of the image is empty\n"},
         {{"--demo", "-m", "x"}, "pali: --demo brings its own model: leave out --model\n"},
         {{"-m", "x"}, "pali: no image given\n"},
-        {{"a.png", "b.png"}, "pali: one image at a time: \"a.png\" or \"b.png\"?\n"},
-        {{"--", "-v", "--json"}, "pali: one image at a time: \"-v\" or \"--json\"?\n"},
+        {{"-m", "x", "-", "a.png", "-"}, "pali: one image can come from standard input, not 2\n"},
         {{"-m", "x", "-"}, "pali: no prompt given\n"},
         {{"-n", "\x1B[31m"}, "pali: --max-tokens wants a number from 1 to 1000000, not \"^[[31m\""},
     };
@@ -633,6 +632,84 @@ static void cli_dumps_tensors(void **state) {
     npy_data(dir, "logits", "'<f4'", &a, &b, &c);
 }
 
+/* Two pictures, one prefix; they are in the order given. */
+static void cli_asks_about_several_pictures(void **state) {
+    (void)state;
+    need_demo();
+    char dir[64];
+    snprintf(dir, sizeof dir, "%s/two", folder);
+    spawned s = RUN(NULL, "--demo", "--json", "-n", "2", "-p", "caption en", "--dump", dir, picture,
+                    DEMO "demo.png");
+    assert_int_equal(s.status, 0);
+    json_t *j = parse_line(s.text[0]), *images = json_object_get(j, "images");
+    assert_string_equal(json_string_value(json_object_get(j, "image")), picture);
+    assert_int_equal(json_array_size(images), 2);
+    assert_string_equal(json_string_value(json_array_get(images, 0)), picture);
+    assert_string_equal(json_string_value(json_array_get(images, 1)), DEMO "demo.png");
+    size_t a, b, c, prefix;
+    npy_data(dir, "image_embeds", "'<f4'", &a, &b, &c);
+    npy_data(dir, "image_embeds2", "'<f4'", &a, &b, &c);
+    npy_data(dir, "prefix_ids", "'<i4'", &prefix, &b, &c);
+    json_t *timings = json_object_get(j, "timings");
+    assert_int_equal(json_integer_value(json_object_get(timings, "prefix_tokens")), prefix);
+    assert_in_range(prefix, 2 * a + 3, 2 * a + 12);
+    json_decref(j);
+    spawn_free(&s);
+
+    const char *args[SPAWN_ARGS] = {"--demo", "-p", "caption en"};
+    for (int i = 3; i < SPAWN_ARGS - 3; i++)
+        args[i] = picture;
+    s = spawn_run(NULL, args);
+    assert_int_equal(s.status, 1);
+    expect_part(s.text[1], "pali: this model takes at most ");
+    spawn_free(&s);
+}
+
+static void cli_tells_the_probability_of_tokens(void **state) {
+    (void)state;
+    need_demo();
+    spawned s = RUN(NULL, "--demo", DEMO "demo.png", "-p", "caption en", "--logprobs");
+    assert_int_equal(s.status, 0);
+    /* The answer, then a line for every token. */
+    char answer[512] = "", joined[512] = "", *line = strtok(s.text[0], "\n");
+    assert_non_null(line);
+    snprintf(answer, sizeof answer, "%s", line);
+    while ((line = strtok(NULL, "\n"))) {
+        char token[128];
+        double percent;
+        assert_int_equal(sscanf(line, "%lf %%  \"%127[^\"]\"", &percent, token), 2);
+        assert_true(percent > 0 && percent <= 100);
+        strncat(joined, token, sizeof joined - strlen(joined) - 1);
+    }
+    assert_string_equal(joined, answer);
+    spawn_free(&s);
+    s = RUN(NULL, "caption", "--demo", "--json", "--logprobs", DEMO "demo.png", picture);
+    assert_int_equal(s.status, 0);
+    *strchr(s.text[0], '\n') = '\0';
+    json_t *j = parse_line(strcat(s.text[0], "\n")), *list = json_object_get(j, "logprobs");
+    size_t n = json_array_size(json_object_get(j, "tokens"));
+    assert_true(n > 2);
+    assert_int_equal(json_array_size(list), n);
+    joined[0] = '\0';
+    for (size_t i = 0; i < n; i++) {
+        const char *token;
+        int id;
+        double logprob;
+        assert_int_equal(json_unpack(json_array_get(list, i), "{s:s, s:i, s:F !}", "token", &token,
+                                     "id", &id, "logprob", &logprob),
+                         0);
+        assert_int_equal(id, json_integer_value(json_array_get(json_object_get(j, "tokens"), i)));
+        assert_true(logprob <= 0 && logprob > -5);
+        strncat(joined, token, sizeof joined - strlen(joined) - 1);
+    }
+    assert_string_equal(joined, json_string_value(json_object_get(j, "text")));
+    json_decref(j);
+    spawn_free(&s);
+    s = RUN(NULL, "caption", "--demo", "--logprobs", DEMO "demo.png", picture);
+    assert_int_equal(s.status, 2);
+    spawn_free(&s);
+}
+
 static void cli_fails_on_a_full_disk_in_mid_answer(void **state) {
     (void)state;
     need_demo();
@@ -780,6 +857,8 @@ int main(void) {
         cmocka_unit_test(cli_describes_itself_when_asked),
         cmocka_unit_test(cli_quantises_when_asked),
         cmocka_unit_test(cli_dumps_tensors),
+        cmocka_unit_test(cli_asks_about_several_pictures),
+        cmocka_unit_test(cli_tells_the_probability_of_tokens),
         cmocka_unit_test(cli_fails_on_a_full_disk_in_mid_answer),
         cmocka_unit_test(cli_shows_progress_on_a_terminal_and_clears_it),
         cmocka_unit_test(cli_sends_no_controls_to_a_terminal),
