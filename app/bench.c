@@ -308,6 +308,8 @@ static int open_weights(bench *b, const app_options *o, pali_error *err) {
     }
     if (!rc)
         rc = *b->dir ? pali_weights_open(b->dir, &b->weights, err) : make_random(b, err);
+    if (!rc)
+        rc = pali_weights_prepare(b->weights, o->threads, b->run, err);
     b->made = app_clock() - t;
     return rc;
 }

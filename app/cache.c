@@ -156,24 +156,30 @@ static void add_ref(void *user, const char *name, const char *path) {
         m->refs[n] = '\0'; /* it would be cut: leave it out */
 }
 
+static bool has_file(const char *folder, const char *name) {
+    char path[PATH_BYTES];
+    return !build(path, NULL, "%s/%s", folder, name) && pali_file_exists(path);
+}
+
 /* Opens the model as asking would. */
 static void look_inside(cached_model *m, pali_error *why) {
     pali_config config;
     pali_weights *w = NULL;
     char path[PATH_BYTES];
-    int rc = build(path, why, "%s/config.json", m->path);
-    if (!rc)
-        rc = pali_config_open(path, &config, why);
-    m->paligemma = rc != PALI_EUNSUPPORTED && rc != PALI_EIO;
-    if (!rc && !(rc = pali_weights_open(m->path, &w, why))) {
+    int rc = pali_weights_open(m->path, &w, why);
+    m->paligemma = !rc || (!build(path, NULL, "%s/config.json", m->path) &&
+                           !pali_config_open(path, &config, NULL));
+    if (!rc) {
         m->params = w->params;
         m->dtype = pali_dtype_name(w->text[0].q_w.dtype);
         m->generation = w->config.text.gemma;
         m->pixels = w->config.vision.S;
         pali_weights_close(w);
     }
-    if (!rc && !(rc = build(path, why, "%s/tokenizer.model", m->path)) && !pali_file_exists(path))
+    if (!rc && !has_file(m->path, "tokenizer.model") &&
+        !has_file(m->path, "paligemma_tokenizer.model"))
         rc = pali_fail(why, PALI_EIO, NULL, "tokenizer.model is missing");
+    m->complete = !rc;
     size_t n = strlen(m->path);
     m->complete = !rc;
     m->why = why->what + (!strncmp(why->what, m->path, n) && why->what[n] == '/' ? n + 1 : 0);

@@ -57,6 +57,7 @@ bool hub_file_is_wanted(const char *name) {
         "generation_config.json",
         "preprocessor_config.json",
         "tokenizer.model",
+        "paligemma_tokenizer.model",
         "model.safetensors.index.json",
     };
     if (!is_plain(name))

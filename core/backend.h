@@ -38,7 +38,7 @@ typedef enum {
 } pali_stage;
 
 /* How a long call reports and is stopped. Any field may be NULL. */
-typedef struct {
+typedef struct pali_run {
     const atomic_int *cancel; /* nonzero: return PALI_ECANCEL as soon as possible */
     void (*progress)(void *user, pali_stage stage, int done, int total);
     void *user;

@@ -5,6 +5,7 @@
  * backend touches gigabytes.                                                       */
 #include "core/engine.h"
 
+#include "core/file.h"
 #include "core/fit.h"
 #include "core/machine.h"
 
@@ -17,10 +18,27 @@ enum {
     TEXT_ROOM = 1024
 }; /* default positions beside the images: question, history, answer */
 
+/* tokenizer.model in dir, or beside dir when that is the file of weights itself; big_vision's name for
+ * it will do too. */
+static int tokenizer_path(const char *dir, char path[PATH_MAX], pali_error *err) {
+    char folder[PATH_MAX];
+    int n = snprintf(folder, sizeof folder, "%s", dir);
+    if (pali_file_exists(dir)) {
+        char *slash = strrchr(folder, '/');
+        n = snprintf(slash ? slash : folder, 2, slash ? "" : ".");
+    }
+    if (n >= PATH_MAX - 32)
+        return pali_fail(err, PALI_EARG, NULL, "%.80s...: the path is too long", dir);
+    snprintf(path, PATH_MAX, "%.4000s/paligemma_tokenizer.model", folder);
+    if (!pali_file_exists(path))
+        snprintf(path, PATH_MAX, "%.4000s/tokenizer.model", folder);
+    return 0;
+}
+
 static int open_tokenizer(pali_engine *e, const char *dir, pali_error *err) {
     char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/tokenizer.model", dir) >= (int)sizeof path)
-        return pali_fail(err, PALI_EARG, NULL, "%.80s...: the path is too long", dir);
+    if (tokenizer_path(dir, path, err))
+        return PALI_EARG;
     int rc = pali_tokenizer_open(path, &e->tokenizer, err);
     if (rc)
         return rc;
@@ -48,8 +66,12 @@ static int open_model(pali_engine *e, const pali_backend_options *o, const pali_
         pali_machine_look("", &machine);
         rc = pali_fit_choose(e->backend, e->weights, machine.available, &bo, e->note,
                              sizeof e->note, err);
+        if (!rc) /* the memory that this takes was counted as the weights' */
+            rc = pali_weights_prepare(e->weights, o->threads, run, err);
         if (!rc)
             rc = e->backend->open(e->weights, &bo, run, &e->model, err);
+    } else if ((rc = pali_weights_prepare(e->weights, o->threads, run, err))) {
+        return rc;
     } else if (o->quant != PALI_QUANT_AUTO) {
         rc = e->backend->open(e->weights, &bo, run, &e->model, err);
     } else {

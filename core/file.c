@@ -121,6 +121,11 @@ bool pali_file_is_folder(const char *path) {
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+bool pali_file_has_ending(const char *path, const char *tail) {
+    size_t n = strlen(path), t = strlen(tail);
+    return n > t && strcmp(path + n - t, tail) == 0;
+}
+
 /* Whether bytes begin with word, letters in either case. */
 static bool begins(const char *bytes, size_t n, const char *word) {
     size_t w = strlen(word);

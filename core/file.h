@@ -31,6 +31,9 @@ char *pali_file_join(const char *dir, const char *name);
 bool pali_file_exists(const char *path);
 bool pali_file_is_folder(const char *path);
 
+/* Whether there is something before tail. */
+bool pali_file_has_ending(const char *path, const char *tail);
+
 /* path, or only its end when it is long: what fits in a pali_error. Borrowed. */
 const char *pali_file_brief(const char *path);
 

@@ -6,6 +6,7 @@
 #include "core/hub.h"
 
 #include "core/file.h"
+#include "core/jax.h"
 
 #include <dirent.h>
 #include <stdarg.h>
@@ -35,6 +36,14 @@ static bool build(char out[PATH_MAX_BYTES], const char *fmt, ...) {
 static bool has(const char *folder, const char *file) {
     char path[PATH_MAX_BYTES];
     return build(path, "%s/%s", folder, file) && pali_file_exists(path);
+}
+
+/* A model of JAX's needs no other file to be known. */
+static bool has_npz(const char *folder) {
+    char *path;
+    int n = pali_jax_in_folder(folder, &path);
+    free(path);
+    return n > 0;
 }
 
 static bool set(const char *s) {
@@ -189,11 +198,13 @@ static int find_on_disk(const char *name, char *dir, size_t size, pali_error *er
     struct stat st;
     if (stat(name, &st) != 0)
         return 1;
+    if (S_ISREG(st.st_mode) && pali_file_has_ending(name, ".npz"))
+        return answer(name, dir, size, err);
     if (!S_ISDIR(st.st_mode))
         return pali_fail(err, PALI_EARG, "name the folder that the file is in",
                          "%s: is a file; a model is a folder with config.json in it",
                          pali_file_brief(name));
-    if (!has(name, "config.json") && !has(name, "adapter_config.json"))
+    if (!has(name, "config.json") && !has(name, "adapter_config.json") && !has_npz(name))
         return pali_fail(err, PALI_EFORMAT,
                          "a model is a folder with config.json, *.safetensors and tokenizer.model",
                          "%s: there is no config.json in this folder", pali_file_brief(name));
@@ -224,7 +235,9 @@ static int find_in_cache(const pali_hub_env *env, const pali_hub_id *id, char *d
                          id->org, id->name, *id->revision ? id->revision : "main",
                          pali_file_brief(cache));
     const char *missing = NULL;
-    if (!has(snapshot, "config.json"))
+    if (has_npz(snapshot))
+        ;
+    else if (!has(snapshot, "config.json"))
         missing = "config.json";
     else if (!has(snapshot, "model.safetensors") && !has(snapshot, "model.safetensors.index.json"))
         missing = "model.safetensors";

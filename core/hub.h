@@ -1,6 +1,6 @@
 /* hub.h - the folder of a model from what a user types.
  *
- * Either a folder that has config.json in it, or the id of a model on the Hugging Face
+ * Either a folder that has config.json or an .npz in it, or an .npz, or the id of a model on the Hugging Face
  * hub, "org/name" or "org/name@revision", that was downloaded before:
  *
  *     CACHE/models--org--name/refs/REVISION            a file with the commit in it

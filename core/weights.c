@@ -10,6 +10,7 @@
 #include "core/weights.h"
 
 #include "core/file.h"
+#include "core/jax.h"
 #include "core/json.h"
 #include "core/size.h"
 
@@ -36,7 +37,20 @@ static const char redo[] = "download the model again; a file may be missing or d
 struct pali_shard {
     char *name; /* file name within the model's folder */
     pali_safetensors *file;
+    pali_jax *jax; /* in place of file: the one shard of such a model */
 };
+
+static size_t shard_count(const struct pali_shard *s) {
+    return s->jax ? pali_jax_count(s->jax) : pali_safetensors_count(s->file);
+}
+
+static const pali_tensor *shard_peek(const struct pali_shard *s, size_t i) {
+    return s->jax ? pali_jax_peek(s->jax, i) : pali_safetensors_peek(s->file, i);
+}
+
+static const pali_tensor *shard_find(const struct pali_shard *s, const char *name) {
+    return s->jax ? pali_jax_find(s->jax, name) : pali_safetensors_find(s->file, name);
+}
 
 struct pali_prefetch {
     pthread_t thread;
@@ -139,21 +153,35 @@ static bool has_file(const char *dir, const char *name) {
     return there;
 }
 
+static const char single[] = "model.safetensors", index_name[] = "model.safetensors.index.json";
+
+/* The .npz that dir is, or holds when it has no safetensors; *path NULL: none. */
+static int find_npz(loader *l, const char *dir, char **path) {
+    *path = NULL;
+    if (pali_file_has_ending(dir, ".npz") && pali_file_exists(dir))
+        return (*path = strdup(dir)) ? 0 : pali_fail_nomem(l->err, "opening a model");
+    if (has_file(dir, single) || has_file(dir, index_name) || pali_jax_in_folder(dir, path) < 2)
+        return 0;
+    return pali_fail(l->err, PALI_EARG, "name the file: -m FOLDER/FILE.npz",
+                     "%s: there is more than one .npz in this folder", l->dir);
+}
+
+static int open_jax(loader *l, const char *path) {
+    int rc = add_shard(l, path);
+    return rc ? rc : pali_jax_open(path, &l->w->shards[0].jax, l->err);
+}
+
 static int open_shards(loader *l, const char *dir) {
-    static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
     pali_weights *w = l->w;
-    w->shards = calloc(SHARDS_MAX, sizeof *w->shards);
-    if (!w->shards)
-        return pali_fail_nomem(l->err, "opening a model");
     int rc;
-    if (has_file(dir, single) || !has_file(dir, index)) {
+    if (has_file(dir, single) || !has_file(dir, index_name)) {
         if (!has_file(dir, single) &&
             (has_file(dir, "pytorch_model.bin") || has_file(dir, "pytorch_model.bin.index.json")))
             return pali_fail(l->err, PALI_EUNSUPPORTED, "convert the model to safetensors",
                              "%s: holds its weights as PyTorch .bin files", l->dir);
         rc = add_shard(l, single);
     } else {
-        char *path = pali_file_join(dir, index);
+        char *path = pali_file_join(dir, index_name);
         rc = path ? read_index(l, path) : pali_fail_nomem(l->err, "opening a model");
         free(path);
         if (!rc)
@@ -180,7 +208,7 @@ static int open_shards(loader *l, const char *dir) {
 static const pali_tensor *find_full(const loader *l, const char *name, bool *twice) {
     const pali_tensor *hit = NULL;
     for (size_t i = 0; i < l->w->nshards; i++) {
-        const pali_tensor *t = pali_safetensors_find(l->w->shards[i].file, name);
+        const pali_tensor *t = shard_find(&l->w->shards[i], name);
         if (t && hit)
             *twice = true;
         if (t && !hit)
@@ -302,9 +330,9 @@ static int agree(loader *l, int *size, int64_t shown, const char *key, int max) 
 static int count_layers(const loader *l, part p, const char *word) {
     int count = 0;
     for (size_t s = 0; s < l->w->nshards; s++) {
-        const pali_safetensors *file = l->w->shards[s].file;
-        for (size_t i = 0; i < pali_safetensors_count(file); i++) {
-            const char *name = pali_safetensors_peek(file, i)->name;
+        const struct pali_shard *shard = &l->w->shards[s];
+        for (size_t i = 0; i < shard_count(shard); i++) {
+            const char *name = shard_peek(shard, i)->name;
             for (int k = 0; prefixes[p][k]; k++) {
                 size_t np = strlen(prefixes[p][k]), nw = strlen(word);
                 if (strncmp(name, prefixes[p][k], np) || strncmp(name + np, word, nw))
@@ -570,6 +598,20 @@ static int load_text(loader *l) {
 
 /* --- public ---------------------------------------------------------------------------- */
 
+/* The config of a model of JAX's: config.json where there is one, else what the arrays show. They
+ * have no rows for the placeholder of images, which config.json counts. */
+static int config_of_jax(loader *l, const char *dir) {
+    pali_weights *w = l->w;
+    char *path = has_file(dir, "config.json") ? pali_file_join(dir, "config.json") : NULL;
+    int rc = path ? pali_config_open(path, &w->config, l->err)
+                  : pali_jax_config(w->shards[0].jax, &w->config_json, l->err);
+    if (!path && !rc)
+        rc = pali_config_parse(w->config_json, strlen(w->config_json), l->dir, &w->config, l->err);
+    w->config.text.V = 0;
+    free(path);
+    return rc;
+}
+
 static int open_config(loader *l, const char *dir) {
     if (!pali_file_is_folder(dir))
         return pali_fail(l->err, PALI_EIO, "name the folder that has config.json in it",
@@ -591,9 +633,19 @@ int pali_weights_open(const char *dir, pali_weights **out, pali_error *err) {
     loader l = {.w = calloc(1, sizeof(pali_weights)), .dir = pali_file_brief(dir), .err = err};
     if (!l.w)
         return pali_fail_nomem(err, "opening a model");
-    int rc = open_config(&l, dir);
-    if (!rc)
-        rc = open_shards(&l, dir);
+    l.w->shards = calloc(SHARDS_MAX, sizeof *l.w->shards);
+    char *npz = NULL;
+    int rc = l.w->shards ? find_npz(&l, dir, &npz) : pali_fail_nomem(err, "opening a model");
+    if (!rc && npz) {
+        rc = open_jax(&l, npz);
+        if (!rc)
+            rc = config_of_jax(&l, dir);
+    } else if (!rc) {
+        rc = open_config(&l, dir);
+        if (!rc)
+            rc = open_shards(&l, dir);
+    }
+    free(npz);
     if (!rc)
         rc = size_vision(&l);
     if (!rc)
@@ -624,10 +676,12 @@ void pali_weights_close(pali_weights *w) {
     }
     for (size_t i = 0; i < w->nshards; i++) {
         pali_safetensors_close(w->shards[i].file);
+        pali_jax_close(w->shards[i].jax);
         free(w->shards[i].name);
     }
     if (w->block)
         munmap(w->block, w->block_bytes);
+    free(w->config_json);
     free(w->shards);
     free(w->vision);
     free(w->text);
@@ -643,7 +697,7 @@ static void *prefetch_all(void *user) {
         do {
             if (atomic_load(&w->prefetch->stop))
                 return NULL;
-            at = pali_safetensors_prefetch(w->shards[i].file, at);
+            at = w->shards[i].file ? pali_safetensors_prefetch(w->shards[i].file, at) : 0;
         } while (at);
     }
     return NULL;
@@ -670,5 +724,24 @@ void pali_weights_prefetch(pali_weights *w) {
 void pali_weights_release(const pali_weights *w, const pali_matrix *m) {
     size_t n = (size_t)m->rows * (size_t)m->cols * pali_dtype_size(m->dtype);
     for (size_t i = 0; i < w->nshards; i++)
-        pali_safetensors_release(w->shards[i].file, m->data, n);
+        if (w->shards[i].jax)
+            pali_jax_release(w->shards[i].jax, m->data, n);
+        else
+            pali_safetensors_release(w->shards[i].file, m->data, n);
+}
+
+int pali_weights_prepare(pali_weights *w, int threads, const pali_run *run, pali_error *err) {
+    int rc = 0;
+    for (size_t i = 0; i < w->nshards && !rc; i++)
+        if (w->shards[i].jax)
+            rc = pali_jax_convert(w->shards[i].jax, threads, run, err);
+    return rc;
+}
+
+uint64_t pali_weights_converted(const pali_weights *w) {
+    return w->nshards && w->shards[0].jax ? pali_jax_converted_bytes(w->shards[0].jax) : 0;
+}
+
+const char *pali_weights_config_json(const pali_weights *w) {
+    return w->config_json;
 }

@@ -1,7 +1,7 @@
 /* weights.h - a model directory as tensors by meaning.
  *
  * Opens config.json and model.safetensors or the shards that
- * model.safetensors.index.json names, accepts the names of released files
+ * model.safetensors.index.json names, or an .npz of JAX's (core/jax.h), accepts the names of released files
  * ("language_model.model.") and of newer libraries ("model.language_model."),
  * checks dtype and shape of every tensor and cross-checks them with the config.
  * Weights stay in the read-only mapping, in their stored dtype.               */
@@ -18,6 +18,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+struct pali_run; /* core/backend.h */
 
 typedef struct {
     pali_dtype dtype;
@@ -65,11 +67,19 @@ typedef struct pali_weights {
     size_t nshards;
     void *block; /* of pali_weights_random, else NULL */
     size_t block_bytes;
+    char *config_json;
 } pali_weights;
 
-/* Opens the model in directory dir. Close with pali_weights_close. Errors name the
- * file and tensor. Nothing of the weights is read, only headers. */
+/* Opens the model in directory dir, which may also be an .npz. Close with pali_weights_close.
+ * Errors name the file and tensor. Nothing of the weights is read, only headers. */
 int pali_weights_open(const char *dir, pali_weights **out, pali_error *err);
+/* Does what is to be done before data are read: matrices of an .npz are turned, on so many threads
+ * (0: one for each core), into memory of pali_weights_converted bytes. Nothing for
+ * safetensors, and the second time. PALI_EFORMAT, PALI_ENOMEM, PALI_ECANCEL. */
+int pali_weights_prepare(pali_weights *w, int threads, const struct pali_run *run, pali_error *err);
+uint64_t pali_weights_converted(const pali_weights *w);
+/* The config.json of an .npz, which has none; NULL for other models. Borrowed. */
+const char *pali_weights_config_json(const pali_weights *w);
 void pali_weights_close(pali_weights *w);
 
 /* A model of shape c, complete, with meaningless bfloat16 weights in memory (weights_random.c).

@@ -115,6 +115,20 @@ static void hub_takes_a_folder_as_it_is(void **state) {
     assert_ok(look(&env, under("adapter")), err);
 }
 
+static void hub_takes_a_model_of_jax(void **state) {
+    (void)state;
+    pali_hub_env env = cache_env();
+    put("model/weights.npz", "x");
+    assert_ok(look(&env, under("model")), err);
+    assert_ok(look(&env, under("model/weights.npz")), err);
+    assert_string_equal(found, under("model/weights.npz"));
+    put_ref("cache", "main", COMMIT_A);
+    put("cache/models--google--paligemma-tiny/snapshots/" COMMIT_A "/weights.npz", "x");
+    assert_ok(look(&env, "google/paligemma-tiny"), err);
+    put("mask/vae-oid.npz", "x");
+    expect_failure(&env, under("mask"), PALI_EFORMAT, "there is no config.json");
+}
+
 static void hub_says_what_is_wrong_with_a_folder(void **state) {
     (void)state;
     pali_hub_env env = {0};
@@ -253,6 +267,7 @@ static void hub_refuses_names_that_leave_the_cache(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(hub_takes_a_folder_as_it_is, setup, teardown),
+        cmocka_unit_test_setup_teardown(hub_takes_a_model_of_jax, setup, teardown),
         cmocka_unit_test_setup_teardown(hub_says_what_is_wrong_with_a_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(hub_says_when_the_buffer_is_short, setup, teardown),
         cmocka_unit_test_setup_teardown(hub_finds_the_cache_in_order, setup, teardown),
