@@ -6,7 +6,7 @@
  * thread starts, so that a picture that never comes can be interrupted.                          */
 #include "app/batch.h"
 
-#include "app/json.h"
+#include "app/emit.h"
 #include "app/output.h"
 #include "app/picture_list.h"
 #include "app/process.h"
@@ -41,6 +41,7 @@ typedef struct {
     const char *prompt;
     picture_list *list;
     results *results;
+    app_emit *emit;
     app_session session;
     picture piped; /* standard input, when it is one of the pictures; path NULL once taken */
 
@@ -198,17 +199,15 @@ static void tell_progress(batch *b) {
 
 static int write_answer(batch *b, const picture *p, const pali_result *r, const app_timings *at,
                         pali_error *err) {
-    char *line = NULL;
-    int rc = 0;
-    if (b->o->json) {
-        rc = app_json_turn(&(app_turn){.images = (const char *const *)&p->path,
-                                       .nimages = 1,
-                                       .prompt = b->prompt,
-                                       .result = r,
-                                       .timings = at,
-                                       .logprobs = b->o->logprobs ? b->session.engine : NULL},
-                           &line, err);
-    } else {
+    char *line;
+    app_turn turn = {.images = (const char *const *)&p->path,
+                     .nimages = 1,
+                     .prompt = b->prompt,
+                     .result = r,
+                     .timings = at,
+                     .logprobs = b->o->logprobs ? b->session.engine : NULL};
+    int rc = app_emit_answer(b->emit, &turn, &p->image, &line, err);
+    if (!rc && !line) {
         bool shown = !b->o->output && isatty(STDOUT_FILENO);
         char *raw = results_line(p->path, r->text);
         size_t room = raw ? UI_TEXT_ROOM(strlen(raw)) + 1 : 0;
@@ -273,6 +272,7 @@ static int load_model(batch *b, pali_error *err) {
     const pali_run run = {.cancel = app_process_stop_flag(), .progress = app_err_progress};
     int rc = app_session_load(&b->session, &run, err);
     app_err_progress_clear();
+    app_emit_model(b->emit, b->session.model_dir);
     b->started = app_clock();
     return rc == PALI_EARG ? PALI_EUNSUPPORTED : rc; /* a matter of the files */
 }
@@ -300,6 +300,17 @@ static int answer_all(batch *b, pali_error *err) {
     }
     app_err_progress_clear();
     return rc;
+}
+
+/* What the format has for the end; it is there for the answers before a failure, too. */
+static int write_end(batch *b, int rc, pali_error *err) {
+    char *line = NULL;
+    pali_error late = {0};
+    int rc_end = app_emit_end(b->emit, &line, &late);
+    if (!rc_end && line)
+        rc_end = results_write(b->results, line, strlen(line), &late);
+    free(line);
+    return rc ? rc : rc_end ? pali_fail(err, rc_end, late.hint, "%s", late.what) : 0;
 }
 
 static void tell_summary(const batch *b) {
@@ -331,8 +342,11 @@ int app_batch_run(const app_options *o, const char *prompt, pali_error *err) {
     const char *const *names = own ? (const char *const *)&b.session.demo.picture : o->images;
     if (!rc)
         rc = picture_list_open(names, own ? 1 : o->nimages, o->files_from, &b.list, err);
+    if (!rc) /* of yolo, -o is a folder */
+        rc = results_open(o->format == APP_FORMAT_YOLO ? NULL : o->output, o->resume, prompt,
+                          &b.results, err);
     if (!rc)
-        rc = results_open(o->output, o->resume, prompt, &b.results, err);
+        rc = app_emit_open(o, true, &b.emit, err);
     if (!rc) {
         read_piped(&b);
         app_process_catch_signals();
@@ -340,6 +354,7 @@ int app_batch_run(const app_options *o, const char *prompt, pali_error *err) {
         if (!rc) {
             rc = answer_all(&b, err);
             reader_end(&b);
+            rc = write_end(&b, rc, err);
         }
     }
     int rc_close = results_close(b.results, err);
@@ -352,6 +367,8 @@ int app_batch_run(const app_options *o, const char *prompt, pali_error *err) {
                        b.failed + b.done);
     if (!rc && !b.done && !b.skipped)
         rc = pali_fail(err, PALI_EFORMAT, NULL, "the list names no picture");
+    int rc_emit = app_emit_close(b.emit, rc ? NULL : err);
+    rc = rc ? rc : rc_emit;
     picture_close(&b.piped);
     picture_list_close(b.list);
     app_session_close(&b.session);

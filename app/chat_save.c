@@ -128,7 +128,7 @@ static int save_picture(const chat *c, const char *path, pali_error *err) {
         memcpy(rgb, im->rgb, n);
         rc = ui_overlay_draw(rgb, im->width, im->height, objects, (int)c->marks.n, NULL)
                  ? pali_fail_nomem(err, "drawing the boxes")
-                 : png_write(path, rgb, im->width, im->height, err);
+                 : png_write(path, rgb, im->width, im->height, 3, err);
     }
     free(rgb);
     free(objects);

@@ -12,6 +12,14 @@ typedef struct {
     double first_s; /* from the question to the first token; 0 when none came */
 } app_timings;
 
+/* What was made of an object; all borrowed, NULL where there is none. */
+typedef struct {
+    const char *counts; /* of the mask, core/rle.h, in a picture of width x height */
+    int width, height;
+    uint64_t area;               /* of the mask in pixels */
+    const char *mask_png, *crop; /* paths */
+} app_made;
+
 typedef struct {
     const char *const *images; /* [nimages], names as they were given */
     size_t nimages;            /* of one prompt */
@@ -19,11 +27,14 @@ typedef struct {
     const pali_result *result;
     const app_timings *timings;
     const pali_engine *logprobs; /* tells the tokens' text for "logprobs"; NULL: without */
+    const app_made *made;        /* [nobjects], or NULL */
+    const char *overlay;         /* path of the file; NULL: none */
 } app_turn;
 
-/* {"image", "prompt", "text", "tokens", "objects": [{"label", "box"}], "timings", "stop"} and a
- * newline; with several images also "images"; "logprobs": [{"token", "id", "logprob"}] when asked
- * for. Caller frees *out with free(). */
+/* {"image", "prompt", "text", "tokens", "objects": [{"label", "box", "score"}], "timings", "stop"}
+ * and a newline; with several images also "images"; "logprobs": [{"token", "id", "logprob"}] when
+ * asked for. An object has "mask": {"size", "counts"}, "mask_png" and "crop" as it was made, and
+ * "codes" while there is no mask for them. Caller frees *out with free(). */
 int app_json_turn(const app_turn *turn, char **out, pali_error *err);
 
 /* A name among others, and what it got; see app/rank.h. */
@@ -37,5 +48,11 @@ typedef struct {
  * {"text", "prompt", "ranking": [{"image", ..}]}, and a newline. Caller frees *out. */
 int app_json_ranking(bool of_texts, const char *subject, const char *prompt, const app_ranked *list,
                      size_t n, char **out, pali_error *err);
+
+/* For other documents: NULL without memory, like all of jansson. s as valid UTF-8; v rounded to a
+ * multiple of step; j (taken over) as one line. */
+struct json_t *app_json_string(const char *s);
+struct json_t *app_json_number(double v, double step);
+int app_json_line(struct json_t *j, char **out, pali_error *err);
 
 #endif

@@ -14,7 +14,8 @@
 
 /* A person at a terminal who asked nothing yet. */
 static bool wants_chat(const app_options *o) {
-    return !o->nprompts && !o->json && !o->dump && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) &&
+    return !o->nprompts && o->format == APP_FORMAT_TEXT && !o->overlay && !o->mask_dir &&
+           !o->crop_dir && !o->dump && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) &&
            !(o->nimages && !strcmp(o->images[0], "-"));
 }
 

@@ -2,7 +2,7 @@
 #include "app/oneshot.h"
 
 #include "app/dump.h"
-#include "app/json.h"
+#include "app/emit.h"
 #include "app/output.h"
 #include "app/process.h"
 #include "app/session.h"
@@ -79,8 +79,9 @@ typedef struct {
     ui_text clean;       /* of the answer being written */
     size_t newlines;     /* held back: they belong to the answer only if more follows */
     double asked, first; /* clock; first is 0 before the first piece */
-    app_dump *dump;      /* NULL without --dump */
-    pali_error failure;  /* of output, which ends the turn */
+    app_emit *emit;
+    app_dump *dump;     /* NULL without --dump */
+    pali_error failure; /* of output, which ends the turn */
 } turn;
 
 static void write_text(turn *t, const char *text, size_t n) {
@@ -144,15 +145,17 @@ static int tell_logprobs(const pali_engine *e, const pali_result *r, pali_error 
     return rc;
 }
 
-/* Ends the answer on standard output: the last newline, or the line of JSON. */
+/* Ends the answer on standard output: the last newline, or what the format makes of it. */
 static int finish_output(turn *t, const char *prompt, const pali_result *r, const app_timings *at,
                          pali_error *err) {
     const app_options *o = t->session->options;
+    int rc = 0;
     if (t->plain) {
         char tail[UI_TEXT_ROOM(0)];
         write_text(t, tail, ui_text_finish(&t->clean, tail));
-        int rc = app_out_write("\n", 1, err);
-        return rc || !o->logprobs ? rc : tell_logprobs(t->session->engine, r, err);
+        rc = app_out_write("\n", 1, err);
+        if (!rc && o->logprobs)
+            rc = tell_logprobs(t->session->engine, r, err);
     }
     app_turn turn_ = {.images = o->nimages ? o->images : &t->session->image_path,
                       .nimages = o->nimages ? o->nimages : 1,
@@ -160,9 +163,10 @@ static int finish_output(turn *t, const char *prompt, const pali_result *r, cons
                       .result = r,
                       .timings = at,
                       .logprobs = o->logprobs ? t->session->engine : NULL};
-    char *line;
-    int rc = app_json_turn(&turn_, &line, err);
+    char *line = NULL;
     if (!rc)
+        rc = app_emit_answer(t->emit, &turn_, &t->session->image, &line, err);
+    if (!rc && line)
         rc = app_out_string(line, err);
     free(line);
     return rc;
@@ -239,7 +243,8 @@ static int ask_and_dump(turn *t, const char *prompt, size_t number, bool only, c
     return rc && rc != PALI_ECANCEL ? rc : rc_dump ? rc_dump : rc;
 }
 
-static int ask_all(app_session *s, app_questions from, const pali_run *run, pali_error *err) {
+static int ask_all(turn *t, app_questions from, const pali_run *run, pali_error *err) {
+    const app_session *s = t->session;
     const app_options *o = s->options;
     questions q = {0};
     if (from == APP_ASK_PROMPTS) {
@@ -249,14 +254,13 @@ static int ask_all(app_session *s, app_questions from, const pali_run *run, pali
         q.list = s->demo.prompts;
         q.count = s->demo.nprompts;
     }
-    bool only = q.list && q.count == 1, transcript = from == APP_ASK_DEMO && !o->json;
-    turn t = {.session = s, .plain = !o->json};
+    bool only = q.list && q.count == 1, transcript = from == APP_ASK_DEMO && t->plain;
     const char *prompt;
     int rc = transcript ? show_picture(s, err) : 0;
     while (!rc && (rc = next_question(&q, &prompt, err)) > 0) {
         rc = transcript ? show_question(prompt, err) : 0;
         if (!rc)
-            rc = ask_and_dump(&t, prompt, q.next, only, run, err);
+            rc = ask_and_dump(t, prompt, q.next, only, run, err);
     }
     if (!rc && !q.next)
         return pali_fail(err, PALI_EARG, "give one with -p, or write one a line",
@@ -264,15 +268,32 @@ static int ask_all(app_session *s, app_questions from, const pali_run *run, pali
     return rc;
 }
 
+/* What the format has for the end; it is there for the answers before a failure, too. */
+static int finish_all(turn *t, int rc, pali_error *err) {
+    char *line = NULL;
+    pali_error late = {0};
+    int rc_end = app_emit_end(t->emit, &line, &late);
+    if (!rc_end && line)
+        rc_end = app_out_string(line, &late);
+    free(line);
+    return rc ? rc : rc_end ? pali_fail(err, rc_end, late.hint, "%s", late.what) : 0;
+}
+
 int app_oneshot_run(const app_options *o, app_questions from, pali_error *err) {
     const pali_run run = {.cancel = app_process_stop_flag(), .progress = app_err_progress};
     app_session session;
+    turn t = {.session = &session, .plain = o->format == APP_FORMAT_TEXT};
     int rc = app_session_open(&session, o, &run, err);
     if (rc == PALI_EARG)
         rc = PALI_EUNSUPPORTED; /* a matter of the files: the command line was fine */
     if (!rc)
-        rc = ask_all(&session, from, &run, err);
+        rc = app_emit_open(o, false, &t.emit, err);
+    if (!rc) {
+        app_emit_model(t.emit, session.model_dir);
+        rc = finish_all(&t, ask_all(&t, from, &run, err), err);
+    }
     app_err_progress_clear();
+    int rc_close = app_emit_close(t.emit, rc ? NULL : err);
     app_session_close(&session);
-    return rc;
+    return rc ? rc : rc_close;
 }

@@ -34,6 +34,10 @@ enum {
     OPT_TEXT,
     OPT_TEXTS,
     OPT_MASK_WEIGHTS,
+    OPT_FORMAT,
+    OPT_OVERLAY,
+    OPT_MASK_DIR,
+    OPT_CROP_DIR,
 };
 
 /* Beside the groups of an option: the config file may set it, by its long name. */
@@ -130,6 +134,17 @@ static const struct {
     {0, "Output", NULL, NULL, 0},
     {OPT_JSON, "json", NULL, "one JSON object a turn, one a line", APP_TAKES_JSON},
     {OPT_LOGPROBS, "logprobs", NULL, "the probability of every token too", APP_TAKES_ANSWER},
+    {OPT_FORMAT, "format", "KIND",
+     "text, jsonl (as --json), coco (one document with all the\n"
+     "boxes and masks) or yolo (boxes; a file a picture) (text)",
+     APP_TAKES_FILES},
+    {OPT_OVERLAY, "overlay", "FILE",
+     "the picture with boxes, masks and labels drawn on it, as\n"
+     "PNG; of several pictures: a folder",
+     APP_TAKES_FILES},
+    {OPT_MASK_DIR, "mask-dir", "DIR", "the masks, one PNG each, 0 to 255", APP_TAKES_FILES},
+    {OPT_CROP_DIR, "crop-dir", "DIR", "the parts of the picture in the boxes, one PNG each",
+     APP_TAKES_FILES},
     {OPT_DUMP, "dump", "DIR", "write the tensors of each turn to DIR as .npy", APP_TAKES_ASKING},
     {'v', "verbose", NULL, "model, backend and timings on standard error", 0},
     {OPT_VERSION, "version", NULL, "print the version", 0},
@@ -141,8 +156,8 @@ enum {
 
 /* What a command line without a verb takes. */
 enum {
-    WITHOUT_VERB =
-        APP_TAKES_MODEL | APP_TAKES_ASKING | APP_TAKES_ANSWER | APP_TAKES_CHAT | APP_TAKES_JSON
+    WITHOUT_VERB = APP_TAKES_MODEL | APP_TAKES_ASKING | APP_TAKES_ANSWER | APP_TAKES_CHAT |
+                   APP_TAKES_JSON | APP_TAKES_FILES
 };
 
 /* The groups of a row. */
@@ -308,6 +323,17 @@ static int parse_quant(const char *s, pali_quant *out, pali_error *err) {
     return bad_value("--quant", s, "none, int8, nf4 or auto", err);
 }
 
+static int parse_format(const char *s, app_options *o, pali_error *err) {
+    static const char *const names[] = {"text", "jsonl", "coco", "yolo"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(s, names[i])) {
+            o->format = (app_format)i;
+            o->json = o->format == APP_FORMAT_JSONL;
+            return 0;
+        }
+    return bad_value("--format", s, "text, jsonl, coco or yolo", err);
+}
+
 static int parse_history(const char *s, int *out, pali_error *err) {
     if (!strcmp(s, "none"))
         *out = PALI_HISTORY_NONE;
@@ -389,6 +415,7 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
         return parse_word("--texts", optarg, &o->texts_from, err);
     case OPT_JSON:
         o->json = true;
+        o->format = APP_FORMAT_JSONL;
         return 0;
     case 'b':
         return parse_backend(optarg, &o->backend, err);
@@ -411,6 +438,14 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
         return parse_math(optarg, &o->math, err);
     case OPT_THREADS:
         return parse_int("--threads", optarg, 0, 1024, "a number from 0 to 1024", &o->threads, err);
+    case OPT_FORMAT:
+        return parse_format(optarg, o, err);
+    case OPT_OVERLAY:
+        return parse_word("--overlay", optarg, &o->overlay, err);
+    case OPT_MASK_DIR:
+        return parse_word("--mask-dir", optarg, &o->mask_dir, err);
+    case OPT_CROP_DIR:
+        return parse_word("--crop-dir", optarg, &o->crop_dir, err);
     case OPT_MASK_WEIGHTS:
         return parse_word("--mask-weights", optarg, &o->mask_weights, err);
     case OPT_HISTORY:
@@ -631,6 +666,9 @@ static int settle(app_options *o, pali_error *err) {
                          "no model given");
     if (o->verb && o->verb->has_images && !o->nimages && !o->demo && !o->files_from)
         return pali_fail(err, PALI_EARG, NULL, "no image given");
+    if (o->verb && o->resume && o->format > APP_FORMAT_JSONL)
+        return pali_fail(err, PALI_EARG, "use --format jsonl",
+                         "--resume goes on with lines, and this format is not made of them");
     if (o->verb && o->resume && (!o->output || o->resume_id))
         return pali_fail(err, PALI_EARG, NULL, "--resume goes on with the file of --output");
     if (!o->verb || !(o->verb->takes & APP_TAKES_TILE))

@@ -32,6 +32,13 @@ typedef struct {
     const char *variable; /* of the environment */
 } app_effective;
 
+typedef enum {
+    APP_FORMAT_TEXT,
+    APP_FORMAT_JSONL,
+    APP_FORMAT_COCO,
+    APP_FORMAT_YOLO
+} app_format; /* see app/emit.h */
+
 typedef struct app_options {
     const app_verb *verb; /* NULL: none, so a chat or questions */
     const char **words;   /* owned array of borrowed strings: what is no option and not the verb */
@@ -73,7 +80,10 @@ typedef struct app_options {
     bool yes;             /* no questions back */
 
     bool json, verbose, logprobs;
-    const char *dump; /* directory; NULL: none */
+    app_format format;               /* JSONL exactly when json is set */
+    const char *overlay;             /* file or folder; NULL: none */
+    const char *mask_dir, *crop_dir; /* NULL: none */
+    const char *dump;                /* directory; NULL: none */
     bool help, version;
 
     app_settings settings;    /* the config file; its problems are for the user */

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-int png_write(const char *path, const uint8_t *rgb, int width, int height, pali_error *err) {
+int png_write(const char *path, const uint8_t *pixels, int width, int height, int channels,
+              pali_error *err) {
     FILE *f = fopen(path, "wbe");
     if (!f)
         return pali_fail(err, PALI_EIO, NULL, "%s: %s", path, strerror(errno));
@@ -14,9 +15,9 @@ int png_write(const char *path, const uint8_t *rgb, int width, int height, pali_
         .version = PNG_IMAGE_VERSION,
         .width = (png_uint_32)width,
         .height = (png_uint_32)height,
-        .format = PNG_FORMAT_RGB,
+        .format = channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB,
     };
-    int ok = png_image_write_to_stdio(&image, f, 0, rgb, 0, NULL);
+    int ok = png_image_write_to_stdio(&image, f, 0, pixels, 0, NULL);
     ok &= fclose(f) == 0;
     return ok ? 0
               : pali_fail(err, PALI_EIO, "free some space", "%s: could not be written: %s", path,

@@ -1,4 +1,4 @@
-/* png.h - RGB pixels -> a PNG file. */
+/* png.h - pixels -> a PNG file. */
 #ifndef APP_PNG_H
 #define APP_PNG_H
 
@@ -6,7 +6,9 @@
 
 #include <stdint.h>
 
-/* Writes rgb [height][width][3] to path, replacing what is there. */
-int png_write(const char *path, const uint8_t *rgb, int width, int height, pali_error *err);
+/* Writes pixels [height][width][channels], 3 channels of colour or 1 of grey, to path, replacing what
+ * is there. */
+int png_write(const char *path, const uint8_t *pixels, int width, int height, int channels,
+              pali_error *err);
 
 #endif

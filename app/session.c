@@ -41,18 +41,19 @@ int app_session_begin(app_session *out, const app_options *o, pali_error *err) {
 int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
     const app_options *o = s->options;
     double start = app_clock();
-    char found[PATH_MAX];
     int rc = 0;
     pali_engine_options eo = {
-        .model_dir = o->demo ? s->demo.dir : found,
+        .model_dir = s->model_dir,
         .backend = o->backend,
         .threads = o->threads,
         .images = 1 + (int)s->nfurther,
         .math = o->math,
         .quant = o->quant,
     };
-    if (!o->demo)
-        rc = pali_hub_find(&o->hub, o->model, found, sizeof found, err);
+    if (o->demo)
+        snprintf(s->model_dir, sizeof s->model_dir, "%s", s->demo.dir);
+    else
+        rc = pali_hub_find(&o->hub, o->model, s->model_dir, sizeof s->model_dir, err);
     if (!rc)
         rc = pali_engine_open(&eo, run, &s->engine, err);
     if (rc)
@@ -60,7 +61,7 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
     pali_engine_describe(s->engine, &s->info);
     s->load_s = app_clock() - start;
     if (o->verbose)
-        describe(s, eo.model_dir);
+        describe(s, s->model_dir);
     else if (s->info.fallback && s->info.card)
         app_err_note("not using the graphics card: %s", s->info.fallback);
     if (s->info.note)

@@ -9,6 +9,8 @@
 #include "app/options.h"
 #include "core/pali.h"
 
+#include <limits.h>
+
 typedef struct {
     const app_options *options; /* borrowed */
     app_demo demo;              /* empty unless options->demo */
@@ -16,6 +18,7 @@ typedef struct {
     pali_image image;
     pali_image *further; /* [nfurther], those after the first, for one prompt about all */
     size_t nfurther;
+    char model_dir[PATH_MAX]; /* once loaded */
     pali_engine *engine;
     pali_engine_info info;
     pali_dialog *dialog;

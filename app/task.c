@@ -59,7 +59,11 @@ int app_task_run(const app_options *o, pali_error *err) {
         return rc;
     bool many = o->nimages > 1 || o->files_from || o->output ||
                 (o->nimages && pali_file_is_folder(o->images[0]));
-    if (many) {
+    if (many && o->format == APP_FORMAT_YOLO && !o->output) {
+        rc = pali_fail(err, PALI_EARG, "name a folder with -o",
+                       "--format yolo is a file a picture, so several have no place on standard "
+                       "output");
+    } else if (many) {
         rc = app_batch_run(o, prompt, err);
     } else {
         app_options one = *o;

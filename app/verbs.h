@@ -23,12 +23,14 @@ enum {
     APP_TAKES_JSON = 1 << 4,   /* --json */
     APP_TAKES_REVISION = 1 << 5,
     APP_TAKES_YES = 1 << 6,
-    APP_TAKES_RANK = 1 << 8,  /* --text, --texts; -p too */
-    APP_TAKES_LANG = 1 << 7,  /* --lang */
-    APP_TAKES_TILE = 1 << 14, /* --tile */
-    APP_TAKES_MANY = 1 << 13, /* --files-from, --output, --resume */
+    APP_TAKES_RANK = 1 << 8,   /* --text, --texts; -p too */
+    APP_TAKES_LANG = 1 << 7,   /* --lang */
+    APP_TAKES_TILE = 1 << 14,  /* --tile */
+    APP_TAKES_MANY = 1 << 13,  /* --files-from, --output, --resume */
+    APP_TAKES_FILES = 1 << 15, /* --format, --overlay, --mask-dir, --crop-dir */
 
-    APP_TAKES_TASK = APP_TAKES_MODEL | APP_TAKES_ANSWER | APP_TAKES_JSON | APP_TAKES_MANY,
+    APP_TAKES_TASK =
+        APP_TAKES_MODEL | APP_TAKES_ANSWER | APP_TAKES_JSON | APP_TAKES_MANY | APP_TAKES_FILES,
 };
 
 enum {

@@ -6,6 +6,7 @@
  * fresh run would.                                                                     */
 #include "core/engine.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,6 +163,7 @@ typedef struct {
     size_t n, cap;
     int32_t *tokens; /* as sampled, the final eos included */
     float *logprobs;
+    size_t *ends; /* where the text of each ends */
     size_t ntokens, tokens_cap;
 } answer;
 
@@ -193,6 +195,8 @@ static int answer_add(answer *a, const pali_tokenizer *tok, int32_t token, float
     }
     a->n += n;
     a->text[a->n] = 0;
+    if (token >= 0)
+        a->ends[a->ntokens - 1] = a->n;
     if (a->ask->on_piece && (token >= 0 || n)) {
         pali_piece piece = {from, n, token, logprob, (int)a->ntokens - (token >= 0)};
         a->ask->on_piece(a->ask->user, &piece);
@@ -209,13 +213,29 @@ static int answer_keep_token(answer *a, int32_t token, float logprob, pali_error
         float *logprobs = realloc(a->logprobs, cap * sizeof *logprobs);
         if (logprobs)
             a->logprobs = logprobs;
-        if (!tokens || !logprobs)
+        size_t *ends = realloc(a->ends, cap * sizeof *ends);
+        if (ends)
+            a->ends = ends;
+        if (!tokens || !logprobs || !ends)
             return pali_fail_nomem(err, "keeping the answer");
         a->tokens_cap = cap;
     }
+    a->ends[a->ntokens] = a->n;
     a->logprobs[a->ntokens] = logprob;
     a->tokens[a->ntokens++] = token;
     return 0;
+}
+
+/* How sure the model was of the four locations that o begins with. */
+static float score_of(const answer *a, const pali_object *o) {
+    static const char four[] = "<loc0000><loc0000><loc0000><loc0000>";
+    size_t i = 0, n = 0;
+    double sum = 0;
+    while (i < a->ntokens && a->ends[i] <= o->from)
+        i++;
+    for (; i < a->ntokens && (n == 0 || a->ends[i - 1] < o->from + sizeof four - 1); i++, n++)
+        sum += (double)a->logprobs[i];
+    return n ? (float)exp(sum / (double)n) : 0;
 }
 
 static void trace(const pali_ask *ask, const char *name, bool is_int, const void *data, int ndim,
@@ -407,6 +427,8 @@ int pali_dialog_ask(pali_dialog *d, const char *prompt, const pali_ask *ask, con
     rc = answer_add(&a, e->tokenizer, -1, 0, err);
     if (!rc)
         rc = pali_locate(a.text, a.n, d->width, d->height, &out->objects, &out->nobjects, err);
+    for (size_t i = 0; !rc && i < out->nobjects; i++)
+        out->objects[i].score = score_of(&a, &out->objects[i]);
     if (!rc)
         rc = pali_dialog_add_turn(d, prompt, a.text, err);
     if (rc)
@@ -425,6 +447,7 @@ out:
     free(a.text);
     free(a.tokens);
     free(a.logprobs);
+    free(a.ends);
     free(ids);
     free(scratch);
     return rc;

@@ -32,6 +32,8 @@ typedef struct {
     int codes[PALI_MASK_CODES]; /* 0..127; only when has_mask */
     char label[PALI_LABEL_MAX]; /* UTF-8, trimmed, cut at a character boundary; may be "" */
     size_t from, to;            /* byte range of the item in the text, label included */
+    float score; /* of an answer's objects: the geometric mean of the probabilities of the four
+                    locations as they were generated; 0 from pali_locate, which sees only text */
 } pali_object;
 
 /* Finds every whole item in text[0..n). Reversed or empty boxes are not objects.

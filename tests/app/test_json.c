@@ -25,7 +25,7 @@ static json_t *turn_of(const char *prompt, const pali_result *r, char **line) {
 static void json_holds_the_whole_turn(void **state) {
     (void)state;
     pali_object objects[] = {
-        {.box = {0.1f, 2, 639.996f, 65535}, .label = "car"},
+        {.box = {0.1f, 2, 639.996f, 65535}, .label = "car", .score = 0.75f},
         {.box = {1, 2, 3, 4}, .label = "caf\xC3\xA9"},
     };
     int32_t tokens[] = {256000, 1, 7};
@@ -40,24 +40,25 @@ static void json_holds_the_whole_turn(void **state) {
     char *line;
     json_t *j = turn_of("detect car", &r, &line);
     const char *image, *prompt, *text, *stop, *label[2];
-    double box[4], load, encode, prefill, decode, first;
+    double box[4], score[2], load, encode, prefill, decode, first;
     int token[3], prefix;
-    int rc = json_unpack(j,
-                         "{s:s, s:s, s:s, s:[i,i,i!], s:[{s:s, s:[F,F,F,F!] !}, {s:s, s:[F,F,F,F!] "
-                         "!} !], s:{s:F, s:F, "
-                         "s:F, s:F, s:F, s:i !}, s:s !}",
-                         "image", &image, "prompt", &prompt, "text", &text, "tokens", &token[0],
-                         &token[1], &token[2], "objects", "label", &label[0], "box", &box[0],
-                         &box[1], &box[2], &box[3], "label", &label[1], "box", &load, &load, &load,
-                         &load, "timings", "load_s", &load, "encode_s", &encode, "prefill_s",
-                         &prefill, "decode_s", &decode, "first_token_s", &first, "prefix_tokens",
-                         &prefix, "stop", &stop);
+    int rc = json_unpack(
+        j,
+        "{s:s, s:s, s:s, s:[i,i,i!], s:[{s:s, s:[F,F,F,F!], s:F !}, {s:s, s:[F,F,F,F!],"
+        "s:F !} !], s:{s:F, s:F, "
+        "s:F, s:F, s:F, s:i !}, s:s !}",
+        "image", &image, "prompt", &prompt, "text", &text, "tokens", &token[0], &token[1],
+        &token[2], "objects", "label", &label[0], "box", &box[0], &box[1], &box[2], &box[3],
+        "score", &score[0], "label", &label[1], "box", &load, &load, &load, &load, "score",
+        &score[1], "timings", "load_s", &load, "encode_s", &encode, "prefill_s", &prefill,
+        "decode_s", &decode, "first_token_s", &first, "prefix_tokens", &prefix, "stop", &stop);
     assert_int_equal(rc, 0);
     assert_string_equal(image, "a.png");
     assert_string_equal(prompt, "detect car");
     assert_string_equal(text, "<loc0001> car");
     assert_string_equal(label[0], "car");
     assert_string_equal(label[1], "caf\xC3\xA9");
+    assert_true(score[0] == 0.75 && score[1] == 0);
     assert_string_equal(stop, "length");
     assert_int_equal(token[0], 256000);
     assert_int_equal(prefix, 260);

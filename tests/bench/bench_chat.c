@@ -323,7 +323,7 @@ static void make_picture(int w, int h) {
             px[2] = (uint8_t)((x * x + y * y) / 512);
         }
     pali_error err = {0};
-    if (png_write(picture, rgb, w, h, &err))
+    if (png_write(picture, rgb, w, h, 3, &err))
         die(err.what);
     free(rgb);
 }

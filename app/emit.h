@@ -1,0 +1,33 @@
+/* emit.h - an answer leaves the program: as a line, as an entry of a document, as pictures.
+ *
+ * One app_emit lives as long as a run of pictures or turns. --format decides what goes to
+ * standard output or to -o:
+ *   text   the answer (the caller's: it streams, or is a line of results.h)
+ *   jsonl  one JSON object an answer, as --json (app/json.h)
+ *   coco   one document after the last: a COCO data set whose annotations have scores, too
+ *   yolo   "class x y w h" a line for each object, in parts of the picture's sides; with -o a
+ *          folder of one file a picture, and classes.txt
+ * Classes are numbered as the prompt lists them ("detect cat ; dog"), then as they come.    */
+#ifndef APP_EMIT_H
+#define APP_EMIT_H
+
+#include "app/json.h"
+#include "app/options.h"
+
+typedef struct app_emit app_emit;
+
+/* many: pictures. The model's folder (for its mask weights) is borrowed, set it when it is known. */
+int app_emit_open(const app_options *o, bool many, app_emit **out, pali_error *err);
+void app_emit_model(app_emit *e, const char *model_dir);
+
+/* One answer about image, the first of turn's; its `made` and `overlay` are filled in. *line is what the format puts out for it now, whole lines, "" for none, NULL for text;
+ * caller frees. Files that cannot be written are complained about and counted. */
+int app_emit_answer(app_emit *e, const app_turn *turn, const pali_image *image, char **line,
+                    pali_error *err);
+
+/* What the format puts out after the last answer, as above. */
+int app_emit_end(app_emit *e, char **line, pali_error *err);
+/* PALI_EIO when files could not be written. */
+int app_emit_close(app_emit *e, pali_error *err);
+
+#endif
