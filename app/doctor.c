@@ -29,6 +29,8 @@ static const struct {
     const char *name; /* as --quant has it */
 } precisions[] = {
     {PALI_QUANT_NONE, "as stored"},
+    {PALI_QUANT_INT8, "int8"},
+    {PALI_QUANT_NF4, "nf4"},
 };
 enum {
     PRECISIONS = sizeof precisions / sizeof *precisions,
@@ -89,7 +91,7 @@ static void look_at_needs(findings *f) {
             uint64_t room = f->machine.available;
             if (b)
                 room = f->cuda.devices.device[f->cuda.devices.chosen].free;
-            n->fits = n->sum <= room;
+            n->fits = n->sum + (b ? PALI_DEVICE_RESERVE : 0) <= room;
         }
 }
 
@@ -108,7 +110,7 @@ static int look_at_model(const app_options *o, findings *f, pali_error *err) {
         rc = pali_weights_open(f->dir, &f->weights, err);
     if (rc || !f->weights)
         return rc;
-    f->context = pali_default_context(&f->weights->config, 1);
+    f->context = o->context ? o->context : pali_default_context(&f->weights->config, 1);
     look_at_needs(f);
     return 0;
 }

@@ -28,6 +28,7 @@ int app_interactive_run(const app_options *o, pali_error *err) {
                    .backend = o->backend,
                    .threads = o->threads,
                    .images = (int)o->nimages,
+                   .context = o->context,
                    .math = o->math,
                    .quant = o->quant},
         .image = o->nimages  ? o->images[0]

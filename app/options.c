@@ -20,6 +20,7 @@ enum {
     OPT_MATH,
     OPT_HISTORY,
     OPT_DUMP,
+    OPT_CONTEXT,
     OPT_GRAPHICS,
     OPT_THEME,
     OPT_RESUME,
@@ -62,6 +63,10 @@ static const struct {
      "and then without -p a few prompts about it",
      APP_TAKES_MODEL},
     {'b', "backend", "NAME", "auto, cpu or cuda (auto)", APP_TAKES_MODEL | IN_FILE},
+    {OPT_CONTEXT, "context", "N",
+     "room for N tokens of picture, question and answer; 0 is the\n"
+     "picture and 1024 more (0)",
+     APP_TAKES_MODEL | IN_FILE},
     {OPT_THREADS, "threads", "N", "processor threads; 0 is one a core (0)",
      APP_TAKES_MODEL | IN_FILE},
     {'q', "quant", "KIND",
@@ -436,6 +441,9 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
         return parse_quant(optarg, &o->quant, err);
     case OPT_MATH:
         return parse_math(optarg, &o->math, err);
+    case OPT_CONTEXT:
+        return parse_int("--context", optarg, 0, 1 << 24, "a number from 0 to 16777216",
+                         &o->context, err);
     case OPT_THREADS:
         return parse_int("--threads", optarg, 0, 1024, "a number from 0 to 1024", &o->threads, err);
     case OPT_FORMAT:

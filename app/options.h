@@ -59,6 +59,7 @@ typedef struct app_options {
     const char *mask_weights; /* file; NULL: beside the model */
     const char *backend;
     int threads;
+    int context; /* positions; 0: the default */
     pali_math math;
     pali_quant quant;
     int max_tokens;

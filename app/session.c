@@ -47,6 +47,7 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
         .backend = o->backend,
         .threads = o->threads,
         .images = 1 + (int)s->nfurther,
+        .context = o->context,
         .math = o->math,
         .quant = o->quant,
     };
@@ -63,7 +64,8 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
     if (o->verbose)
         describe(s, s->model_dir);
     else if (s->info.fallback && s->info.card)
-        app_err_note("not using the graphics card: %s", s->info.fallback);
+        app_err_note("not using the graphics card: %s%s%s", s->info.fallback,
+                     *s->info.advice ? "; " : "", s->info.advice);
     if (s->info.note)
         app_err_note("%s", s->info.note);
     return pali_dialog_open(s->engine, &s->dialog, err);

@@ -173,6 +173,7 @@ void pali_engine_describe(const pali_engine *e, pali_engine_info *out) {
         .params = e->weights->params,
         .weight_bytes = e->weights->bytes,
         .fallback = e->fallback.code ? e->fallback.what : NULL,
+        .advice = e->fallback.hint,
         .card = e->fallback.code && pali_backend_has_card(),
         .note = *e->note ? e->note : NULL,
     };

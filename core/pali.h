@@ -43,6 +43,7 @@ typedef struct {
     uint64_t weight_bytes; /* of the files' tensors */
     const char *fallback;  /* "auto" took the CPU: why no graphics card; else NULL. Borrowed */
     bool card;             /* and there is one, so that the user should know */
+    const char *advice;    /* what to do about it, or "". Borrowed */
     const char *note;      /* a sentence on memory and precision the user should see, or NULL */
 } pali_engine_info;
 

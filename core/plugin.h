@@ -15,7 +15,8 @@ extern "C" {
 
 enum {
     PALI_PLUGIN_ABI = 4, /* counts up with every change of what crosses */
-    PALI_MAX_DEVICES = 16
+    PALI_MAX_DEVICES = 16,
+    PALI_DEVICE_RESERVE = 64 << 20 /* bytes left to the driver and the library of products */
 };
 #define PALI_PLUGIN_ENTRY "pali_plugin_entry"
 

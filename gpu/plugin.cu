@@ -238,21 +238,79 @@ static void cuda_close(pali_model *m) {
     free(m);
 }
 
-/* Refuses before anything large is taken. The margin is for what the driver and the
- * library of products take beside us. */
-static int check_room(const pali_memory *need, pali_error *err) {
-    const size_t margin = (size_t)64 << 20;
-    size_t room = 0, all = 0, sum = need->weights + need->kv + need->workspace;
+static const size_t margin = PALI_DEVICE_RESERVE;
+
+static size_t sum_of(const pali_memory *m) {
+    return m->weights + m->kv + m->workspace;
+}
+
+/* Bytes that the model of m would need otherwise; SIZE_MAX: it cannot be had so. */
+static size_t need_with(const pali_model *m, int positions, pali_quant quant) {
+    pali_backend_options o = {};
+    pali_memory need;
+    o.positions = positions;
+    o.quant = quant;
+    return cuda_memory(m->w, &o, &need, NULL) == 0 ? sum_of(&need) + margin : SIZE_MAX;
+}
+
+/* What to try when the card is too small, in this order. */
+static const struct {
+    pali_quant quant; /* NONE: as it is */
+    bool shorter;     /* the longest context that fits, image and 256 tokens at least */
+    const char *option;
+} remedies[] = {
+    {PALI_QUANT_NONE, true, ""},
+    {PALI_QUANT_INT8, false, "-q int8"},
+    {PALI_QUANT_NF4, false, "-q nf4"},
+    {PALI_QUANT_NF4, true, "-q nf4 "},
+};
+
+static pali_quant quant_of(const pali_model *m) {
+    return m->form == FORM_INT8  ? PALI_QUANT_INT8
+           : m->form == FORM_NF4 ? PALI_QUANT_NF4
+                                 : PALI_QUANT_NONE;
+}
+
+/* The first remedy that fits into room, as advice. */
+static void find_remedy(const pali_model *m, size_t room, char *advice, size_t size) {
+    const int step = 64, least = m->w->config.vision.P + 256;
+    for (size_t i = 0; i < sizeof remedies / sizeof *remedies; i++) {
+        pali_quant quant = remedies[i].quant ? remedies[i].quant : quant_of(m);
+        int low = remedies[i].shorter ? least : m->positions, high = m->positions;
+        if (quant < quant_of(m) || (remedies[i].shorter && least >= m->positions) ||
+            need_with(m, low, quant) > room)
+            continue;
+        while (high - low > step) { /* low fits, high is too much or all */
+            int middle = low + (high - low) / 2;
+            if (need_with(m, middle, quant) <= room)
+                low = middle;
+            else
+                high = middle;
+        }
+        size_t need = need_with(m, low, quant);
+        if (remedies[i].shorter)
+            snprintf(advice, size, "use %s--context %d, which needs %zu MB", remedies[i].option,
+                     low, need >> 20);
+        else
+            snprintf(advice, size, "use %s, which needs %zu MB", remedies[i].option, need >> 20);
+        return;
+    }
+    snprintf(advice, size, "close what else uses the card, or use the CPU: --backend cpu");
+}
+
+/* Refuses before anything large is taken. */
+static int check_room(const pali_model *m, const pali_memory *need, pali_error *err) {
+    size_t room = 0, all = 0, sum = sum_of(need) + margin;
     int rc = check_cuda(cudaMemGetInfo(&room, &all), "asking for its free memory", err);
-    if (rc || (sum <= room && room - sum >= margin))
+    if (rc || sum <= room)
         return rc;
-    return pali_fail(err, PALI_ENOMEM,
-                     "close what else uses the card, or use the CPU: "
-                     "--backend cpu",
+    char advice[sizeof err->hint];
+    find_remedy(m, room, advice, sizeof advice);
+    return pali_fail(err, PALI_ENOMEM, advice,
                      "the graphics card has %zu MB free of %zu MB, the model needs %zu MB: "
                      "weights %zu, context %zu, work space %zu, reserve %zu",
-                     room >> 20, all >> 20, (sum + margin) >> 20, need->weights >> 20,
-                     need->kv >> 20, need->workspace >> 20, margin >> 20);
+                     room >> 20, all >> 20, sum >> 20, need->weights >> 20, need->kv >> 20,
+                     need->workspace >> 20, margin >> 20);
 }
 
 /* Everything between a prepared m and an open one. On failure the caller closes m. */
@@ -265,7 +323,7 @@ static int open_device(pali_model *m, pali_error *err) {
     if (!rc)
         rc = layout_place(m, &need, err);
     if (!rc)
-        rc = check_room(&need, err);
+        rc = check_room(m, &need, err);
     if (rc)
         return rc;
     m->sms = device.multiProcessorCount > 0 ? device.multiProcessorCount : 1;

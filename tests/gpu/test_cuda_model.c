@@ -287,6 +287,37 @@ static void cuda_model_nf4_is_the_cpu_model(void **unused) {
     drop(r);
 }
 
+/* A card on which only a quantised decoder fits: that is what the refusal says to do. */
+static void cuda_model_names_the_precision_that_fits(void **unused) {
+    (void)unused;
+    if (!emu_present())
+        skip();
+    pali_config c = wide;
+    c.vision = narrow.vision;
+    c.text.F = 64 * 400; /* so that weights are what there is */
+    random_model *r = make(c, PALI_BF16);
+    size_t sums[3];
+    pali_model *m;
+    for (int q = PALI_QUANT_NONE; q <= PALI_QUANT_NF4; q++) {
+        pali_memory need;
+        pali_backend_options o = {.positions = 20, .quant = (pali_quant)q};
+        assert_ok(cuda->memory(&r->w, &o, &need, &err), err);
+        sums[q] = need.weights + need.kv + need.workspace + PALI_DEVICE_RESERVE;
+    }
+    assert_true(sums[1] < sums[0] && sums[2] < sums[1]);
+    pali_backend_options o = {.positions = 20};
+    static const char *const says[] = {"use -q int8, which needs ", "use -q nf4, which needs ",
+                                       "close what else uses the card"};
+    for (int q = 1; q <= 3; q++) {
+        pali_error why = {0};
+        emu_settings()->memory = q < 3 ? sums[q] : sums[2] - 1;
+        assert_int_equal(cuda->open(&r->w, &o, NULL, &m, &why), PALI_ENOMEM);
+        assert_ptr_equal(strstr(why.hint, says[q - 1]), why.hint);
+    }
+    emu_reset();
+    drop(r);
+}
+
 static void cuda_model_quantising_saves_memory(void **unused) {
     (void)unused;
     random_model *r = make(wide, PALI_BF16);
@@ -565,18 +596,28 @@ static void cuda_model_generates_until_stopped(void **unused) {
     scene_close(&s);
 }
 
-/* A turn on open embeddings takes no memory. */
+/* A turn takes no memory, not even to give it back at once: a call that tried would fail. */
 static void cuda_model_allocates_nothing_in_a_turn(void **unused) {
     (void)unused;
-    scene s = scene_open(&first, PALI_BF16);
-    pali_model *m = open_on(cuda, &s.r->w, 60);
-    size_t before = emu_allocated();
-    int live = emu_live_objects(), tokens[4];
-    free(answer(cuda, m, &s, 0, 4, tokens));
-    assert_int_equal(emu_allocated(), before);
-    assert_int_equal(emu_live_objects(), live);
-    cuda->close(m);
-    scene_close(&s);
+    static const char *const takers[] = {"cudaMalloc", "cudaMallocHost", "cudaHostAlloc",
+                                         "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags"};
+    for (int quant = PALI_QUANT_NONE; quant <= PALI_QUANT_NF4; quant++) {
+        scene s = scene_open(&narrow, PALI_BF16);
+        pali_backend_options o = {.threads = 1, .positions = 60, .quant = (pali_quant)quant};
+        pali_model *m;
+        assert_ok(cuda->open(&s.r->w, &o, NULL, &m, &err), err);
+        size_t before = emu_allocated();
+        int live = emu_live_objects(), tokens[2];
+        for (size_t i = 0; i < sizeof takers / sizeof *takers; i++) {
+            emu_fail(takers[i], 1, 2, 0);
+            free(answer(cuda, m, &s, 0, 2, tokens));
+        }
+        emu_fail(NULL, 0, 0, 0);
+        assert_int_equal(emu_allocated(), before);
+        assert_int_equal(emu_live_objects(), live);
+        cuda->close(m);
+        scene_close(&s);
+    }
 }
 
 /* Known tokens at once are the same steps: their log-probabilities, and the bits of what comes
@@ -990,6 +1031,7 @@ int main(void) {
         cmocka_unit_test(cuda_model_int8_is_the_cpu_model),
         cmocka_unit_test(cuda_model_nf4_is_the_cpu_model),
         cmocka_unit_test(cuda_model_quantising_saves_memory),
+        cmocka_unit_test(cuda_model_names_the_precision_that_fits),
         cmocka_unit_test(cuda_model_answers_as_the_cpu_does),
         cmocka_unit_test(cuda_model_order_does_not_change_a_bit),
         cmocka_unit_test(cuda_model_second_turn_is_a_fresh_one),

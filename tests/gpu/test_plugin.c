@@ -174,6 +174,28 @@ static void plugin_says_once_that_the_card_is_not_used(void **unused) {
     assert_ptr_equal(strstr(said, "pali: the graphics card has 64 MB free"), said);
 }
 
+/* The first way that fits is named, and it does fit. */
+static void plugin_names_a_remedy_that_fits(void **unused) {
+    (void)unused;
+    static const char ask[] = "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1 -b cuda";
+    char arguments[160], again[200];
+    int status, context;
+    snprintf(arguments, sizeof arguments, "%s -q none", ask);
+    char *said = run_program(true, "90", arguments, &status);
+    assert_int_equal(status, 1 << 8);
+    char *advice = strstr(said, "\n      use --context ");
+    assert_non_null(advice);
+    assert_int_equal(sscanf(advice, " use --context %d, which needs ", &context), 1);
+    snprintf(again, sizeof again, "%s --context %d", arguments, context);
+    assert_string_equal(run_program(true, "90", again, &status), "");
+    assert_int_equal(status, 0);
+    snprintf(again, sizeof again, "%s --context %d", arguments, context + 64);
+    run_program(true, "90", again, &status);
+    assert_int_equal(status, 1 << 8);
+    said = run_program(true, "66", arguments, &status);
+    assert_non_null(strstr(said, "close what else uses the card, or use the CPU"));
+}
+
 /* What `pali doctor` says of cards: a good one, one too old. The emulated plugin's settings
  * go by environment there. */
 static void plugin_is_examined_by_the_doctor(void **unused) {
@@ -187,6 +209,8 @@ static void plugin_is_examined_by_the_doctor(void **unused) {
         "\ncuBLASLt    found\n",
         "\nused        cuda, card 0\n",
         "cuda, as stored",
+        "cuda, int8",
+        "cuda, nf4",
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strstr(said, parts[i]))
@@ -203,6 +227,7 @@ int main(void) {
         cmocka_unit_test(plugin_answers_as_the_cpu_does),
         cmocka_unit_test(plugin_gives_way_when_the_card_is_too_small),
         cmocka_unit_test(plugin_says_once_that_the_card_is_not_used),
+        cmocka_unit_test(plugin_names_a_remedy_that_fits),
         cmocka_unit_test(plugin_is_examined_by_the_doctor),
     };
     return cmocka_run_group_tests_name("plugin", tests, setup, NULL);
