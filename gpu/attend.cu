@@ -23,6 +23,8 @@ enum {
 /* GROUP: query heads of a block, all of one key/value head. */
 template <typename T, int GROUP>
 __global__ void __launch_bounds__(BLOCK) attend_step_kernel(attend_args a) {
+    pdl_trigger();
+    pdl_wait();
     PALI_SHARED(float, shared); /* [WARPS][ATTEND_MAX_E], [WARPS] maxima, [WARPS] sums, flag */
     float *maxima = shared + WARPS * ATTEND_MAX_E, *sums = maxima + WARPS;
     unsigned *last = (unsigned *)(sums + WARPS);
@@ -55,8 +57,8 @@ __global__ void __launch_bounds__(BLOCK) attend_step_kernel(attend_args a) {
     for (int j = begin + warp; j < end; j += WARPS) {
         uint4 packed_k = make_uint4(0, 0, 0, 0), packed_v = packed_k;
         if (first < a.E) {
-            packed_k = ldg128(k + j * a.ldkv);
-            packed_v = ldg128(v + j * a.ldkv);
+            packed_k = load128(k + j * a.ldkv);
+            packed_v = load128(v + j * a.ldkv);
         }
         float key[WIDE], value[WIDE];
         widen8<T>(packed_k, key);
@@ -146,13 +148,15 @@ int64_t attend_scratch(int H, int E) {
     return (int64_t)H * ATTEND_MAX_SPLITS * (E + 2);
 }
 
-void attend_step(half_type half, const attend_args *a, int sms, cudaStream_t s) {
+void attend_step(half_type half, const attend_args *a, const tuning *t, cudaStream_t s) {
     int heads = a->H / a->K, group = heads <= 2 ? 2 : 8, y = a->K * ceil_div(heads, group);
-    int x = ceil_div(sms, y);
+    int x = ceil_div((int64_t)t->sms * t->attend, y);
     dim3 grid(x < ATTEND_MAX_SPLITS ? x : ATTEND_MAX_SPLITS, y);
     size_t shared = (WARPS * ATTEND_MAX_E + 2 * WARPS + 1) * sizeof(float);
     if (group == 2)
-        WITH_HALF(half, PALI_LAUNCH((attend_step_kernel<T, 2>), grid, dim3(BLOCK), shared, s, *a));
+        WITH_HALF(half, PALI_LAUNCH_EARLY(t->early, (attend_step_kernel<T, 2>), grid, dim3(BLOCK),
+                                          shared, s, *a));
     else
-        WITH_HALF(half, PALI_LAUNCH((attend_step_kernel<T, 8>), grid, dim3(BLOCK), shared, s, *a));
+        WITH_HALF(half, PALI_LAUNCH_EARLY(t->early, (attend_step_kernel<T, 8>), grid, dim3(BLOCK),
+                                          shared, s, *a));
 }

@@ -48,7 +48,7 @@ static void row_layer(pali_model *m, int layer) {
     q.v = cache(m, layer, 1);
     q.ldkv = ld8(c->E);
     q.positions = m->positions;
-    qkv_step(m->half, &q, m->sms, m->stream);
+    qkv_step(m->half, &q, &m->tune, m->stream);
 
     attend_args a = {};
     a.q = m->row_q;
@@ -63,7 +63,7 @@ static void row_layer(pali_model *m, int layer) {
     a.partial = m->partial;
     a.counter = m->counters;
     a.out = m->row_a;
-    attend_step(m->half, &a, m->sms, m->stream);
+    attend_step(m->half, &a, &m->tune, m->stream);
 
     add_args o = {};
     o.in = m->row_a;
@@ -75,7 +75,7 @@ static void row_layer(pali_model *m, int layer) {
     o.eps = c->eps;
     o.y = m->row_y;
     o.counter = m->counters;
-    add_step(m->half, &o, m->stream);
+    add_step(m->half, &o, &m->tune, m->stream);
 
     norm_gemv_args g = {};
     g.x = m->row_x;
@@ -85,13 +85,13 @@ static void row_layer(pali_model *m, int layer) {
     g.w = l->gate_up;
     g.rows = 2 * c->F;
     g.out = m->row_h;
-    gated_step(m->half, &g, m->sms, m->stream);
+    gated_step(m->half, &g, &m->tune, m->stream);
 
     o.in = m->row_h;
     o.n = c->F;
     o.w = l->down;
     o.norm = l->post_mlp_norm;
-    add_step(m->half, &o, m->stream);
+    add_step(m->half, &o, &m->tune, m->stream);
 }
 
 static void head(pali_model *m) {
@@ -107,7 +107,7 @@ static void head(pali_model *m) {
     g.rows = c->V;
     g.out = m->logits;
     g.cap = c->final_softcap;
-    head_step(m->half, &g, m->sms, m->stream);
+    head_step(m->half, &g, &m->tune, m->stream);
 }
 
 /* Logits of row_x, on their way to the host. */
@@ -152,7 +152,7 @@ static void queue_sample(pali_model *m, bool draws) {
     a.keys = m->draw_keys;
     a.state = m->state;
     a.ring = m->ring;
-    sample_step(&a, draws, m->sms, m->stream);
+    sample_step(&a, draws, &m->tune, m->stream);
 }
 
 /* Steps that are recorded. */

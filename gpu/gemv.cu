@@ -15,6 +15,9 @@
  * where each lane has a copy of the table in its own bank; its block's scale is put together
  * once a load, as core/quant.h says.
  *
+ * While the kernel before is still at work, each asks for the first bytes of its first rows
+ * (ask), which then come from the L2 cache. How much, and how many rows at once: tune.h.
+ *
  * With a norm in front, every block computes it anew from the residual (8 KB, in the L2
  * cache), which saves a launch: it stages x * (1 + g) in shared memory as float32 and
  * applies 1 / rms to the finished dot products. Warps then own whole rows and walk on by
@@ -37,11 +40,6 @@
 /* Weights of one 128-bit load. */
 static constexpr __host__ __device__ int in_load(int form) {
     return form == FORM_NF4 ? 32 : form == FORM_INT8 ? 16 : 8;
-}
-
-/* Rows of one warp (one block in add_step) at a time: loads in flight per lane. */
-static constexpr __host__ __device__ int rows_at_once(int form) {
-    return form == FORM_HALF ? 4 : 8;
 }
 
 /* Where activation i is staged. */
@@ -95,6 +93,17 @@ __device__ __forceinline__ void widen4(uint4 load, int g, const float *tables, f
         for (int i = 0; i < 4; i++)
             out[i] = mine[(v >> (i / 2 * 8 + (i % 2 ? 0 : 4)) & 15) * WARP];
     }
+}
+
+/* Before its turn: asks for the first `bytes` of count rows from `row` on, `stride` apart. */
+template <int F>
+__device__ __forceinline__ void ask(const weight &w, int row, int stride, int count, int64_t bytes,
+                                    int first, int step) {
+    int64_t size = w.ld * 16 / in_load(F);
+    int lines = (int)((bytes < size ? bytes : size) / 128);
+    for (int i = first; i < lines * count; i += step)
+        prefetch128((const unsigned char *)w.w + (row + i / lines * stride) * size +
+                    i % lines * 128);
 }
 
 /* What a finished sum of a row is still to be multiplied by. */
@@ -172,11 +181,16 @@ static size_t stage_bytes(const weight *w) {
 /* A warp takes a pair of rows (i, i + E / 2) of one head, so that it can turn them. */
 template <typename T, int F> __global__ void __launch_bounds__(BLOCK) qkv_step_kernel(qkv_args a) {
     PALI_SHARED(float, shared);
+    int lane = threadIdx.x % WARP, half = a.E / 2, pairs = (a.H + 2 * a.K) * half;
+    int start = blockIdx.x * WARPS + threadIdx.x / WARP;
+    pdl_trigger();
+    if (start < pairs)
+        ask<F>(a.w, start / half * a.E + start % half, half, 2, a.ahead, lane, WARP);
+    pdl_wait();
     float inverse = stage<F>(a.x, a.D, a.w, a.norm, a.eps, shared);
     const float *tables = shared + staged(F, a.w.ld) + WARPS;
-    int lane = threadIdx.x % WARP, half = a.E / 2, pairs = (a.H + 2 * a.K) * half;
     int position = a.state->position;
-    for (int p = blockIdx.x * WARPS + threadIdx.x / WARP; p < pairs; p += gridDim.x * WARPS) {
+    for (int p = start; p < pairs; p += gridDim.x * WARPS) {
         int head = p / half, i = p % half;
         int row[2] = {head * a.E + i, head * a.E + i + half};
         float y[2] = {0, 0};
@@ -205,8 +219,9 @@ template <typename T, int F> __global__ void __launch_bounds__(BLOCK) qkv_step_k
 }
 
 /* The block that finishes last sees all of y and adds it to x through the norm. */
-template <typename T, int F> __global__ void __launch_bounds__(BLOCK) add_step_kernel(add_args a) {
-    const int N = rows_at_once(F), C = in_load(F);
+template <typename T, int F, int N>
+__global__ void __launch_bounds__(BLOCK, 2) add_step_kernel(add_args a) {
+    const int C = in_load(F);
     PALI_SHARED(float, shared); /* [WARPS][N], then [WARPS], the flag, the tables, a piece */
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, row = blockIdx.x * N;
     float *tables = shared + WARPS * N + WARPS + 8, *piece = tables + table_floats(F);
@@ -217,6 +232,9 @@ template <typename T, int F> __global__ void __launch_bounds__(BLOCK) add_step_k
         rows[r] = row + r < a.D ? row + r : a.D - 1;
         acc[r] = 0;
     }
+    pdl_trigger();
+    ask<F>(a.w, row, 1, a.D - row < N ? a.D - row : N, a.ahead * WARPS, threadIdx.x, BLOCK);
+    pdl_wait();
     if (F == FORM_HALF) {
         dots<T, F, N>(a.w, rows, threadIdx.x, BLOCK, loads, a.in, 0, tables, acc);
     } else {
@@ -271,14 +289,17 @@ template <typename T, int F> __global__ void __launch_bounds__(BLOCK) add_step_k
 }
 
 /* Rows gate i, up i, gate i + 1, up i + 1 to a warp: it has both halves of two results. */
-template <typename T, int F, bool GATED>
+template <typename T, int F, bool GATED, int N>
 __global__ void __launch_bounds__(BLOCK) norm_gemv_kernel(norm_gemv_args a) {
-    const int N = 4;
     PALI_SHARED(float, shared);
+    int lane = threadIdx.x % WARP, start = (blockIdx.x * WARPS + threadIdx.x / WARP) * N;
+    pdl_trigger();
+    if (start < a.rows)
+        ask<F>(a.w, start, 1, a.rows - start < N ? a.rows - start : N, a.ahead, lane, WARP);
+    pdl_wait();
     float inverse = stage<F>(a.x, a.D, a.w, a.norm, a.eps, shared);
     const float *tables = shared + staged(F, a.w.ld) + WARPS;
-    int lane = threadIdx.x % WARP, step = gridDim.x * WARPS * N;
-    for (int row = (blockIdx.x * WARPS + threadIdx.x / WARP) * N; row < a.rows; row += step) {
+    for (int row = start; row < a.rows; row += gridDim.x * WARPS * N) {
         int rows[N];
         float acc[N];
         UNROLL
@@ -318,39 +339,67 @@ __global__ void __launch_bounds__(BLOCK) norm_gemv_kernel(norm_gemv_args a) {
             __VA_ARGS__;                                                                           \
         }                                                                                          \
     } while (0)
-#define WITH_BOTH(half, form, ...) WITH_HALF(half, WITH_FORM(form, __VA_ARGS__))
+/* Runs CALL with N as the rows that are read at once. */
+#define WITH_ROWS(rows, ...)                                                                       \
+    do {                                                                                           \
+        if ((rows) == 8) {                                                                         \
+            const int N = 8;                                                                       \
+            __VA_ARGS__;                                                                           \
+        } else {                                                                                   \
+            const int N = 4;                                                                       \
+            __VA_ARGS__;                                                                           \
+        }                                                                                          \
+    } while (0)
+#define WITH_ALL(half, form, rows, ...)                                                            \
+    WITH_HALF(half, WITH_FORM(form, WITH_ROWS(rows, __VA_ARGS__)))
 
 cudaError_t kernels_fit_device(void) {
     cudaFuncAttributes a;
     return cudaFuncGetAttributes(&a, qkv_step_kernel<bf16, FORM_HALF>);
 }
 
-void qkv_step(half_type half, const qkv_args *a, int sms, cudaStream_t s) {
-    int blocks = ceil_div((int64_t)(a->H + 2 * a->K) * a->E / 2, WARPS), most = sms * 8;
-    WITH_BOTH(half, a->w.form,
-              PALI_LAUNCH((qkv_step_kernel<T, F>), dim3(blocks < most ? blocks : most), dim3(BLOCK),
-                          stage_bytes(&a->w), s, *a));
+static dim3 grid_of(const tuning *t, int64_t work, int each) {
+    int blocks = ceil_div(work, each), most = t->sms * t->blocks;
+    return dim3(blocks < most ? blocks : most);
 }
 
-void add_step(half_type half, const add_args *a, cudaStream_t s) {
-    int form = a->w.form, N = rows_at_once(form);
+static int ahead(const tuning *t) {
+    return t->early ? t->ahead : 0;
+}
+
+void qkv_step(half_type half, const qkv_args *in, const tuning *t, cudaStream_t s) {
+    qkv_args a = *in;
+    a.ahead = ahead(t);
+    dim3 grid = grid_of(t, (int64_t)(a.H + 2 * a.K) * a.E / 2, WARPS);
+    WITH_HALF(half, WITH_FORM(a.w.form, PALI_LAUNCH_EARLY(t->early, (qkv_step_kernel<T, F>), grid,
+                                                          dim3(BLOCK), stage_bytes(&a.w), s, a)));
+}
+
+void add_step(half_type half, const add_args *in, const tuning *t, cudaStream_t s) {
+    add_args a = *in;
+    a.ahead = ahead(t);
+    int form = a.w.form, rows = t->rows[form];
     size_t piece = form == FORM_HALF ? 0 : (size_t)BLOCK * in_load(form);
-    size_t bytes = (size_t)(WARPS * N + WARPS + 8 + table_floats(form) + piece) * sizeof(float);
-    WITH_BOTH(
-        half, form,
-        PALI_LAUNCH((add_step_kernel<T, F>), dim3(ceil_div(a->D, N)), dim3(BLOCK), bytes, s, *a));
+    size_t bytes = (size_t)(WARPS * rows + WARPS + 8 + table_floats(form) + piece) * sizeof(float);
+    WITH_ALL(half, form, rows,
+             PALI_LAUNCH_EARLY(t->early, (add_step_kernel<T, F, N>), dim3(ceil_div(a.D, N)),
+                               dim3(BLOCK), bytes, s, a));
 }
 
-void gated_step(half_type half, const norm_gemv_args *a, int sms, cudaStream_t s) {
-    int blocks = ceil_div(a->rows, WARPS * 4), most = sms * 8;
-    WITH_BOTH(half, a->w.form,
-              PALI_LAUNCH((norm_gemv_kernel<T, F, true>), dim3(blocks < most ? blocks : most),
-                          dim3(BLOCK), stage_bytes(&a->w), s, *a));
+void gated_step(half_type half, const norm_gemv_args *in, const tuning *t, cudaStream_t s) {
+    norm_gemv_args a = *in;
+    a.ahead = ahead(t);
+    WITH_ALL(half, a.w.form, t->rows[a.w.form],
+             PALI_LAUNCH_EARLY(t->early, (norm_gemv_kernel<T, F, true, N>),
+                               grid_of(t, a.rows, WARPS * N), dim3(BLOCK), stage_bytes(&a.w), s,
+                               a));
 }
 
-void head_step(half_type half, const norm_gemv_args *a, int sms, cudaStream_t s) {
-    int blocks = ceil_div(a->rows, WARPS * 4), most = sms * 8;
-    WITH_BOTH(half, a->w.form,
-              PALI_LAUNCH((norm_gemv_kernel<T, F, false>), dim3(blocks < most ? blocks : most),
-                          dim3(BLOCK), stage_bytes(&a->w), s, *a));
+void head_step(half_type half, const norm_gemv_args *in, const tuning *t, cudaStream_t s) {
+    norm_gemv_args a = *in;
+    a.ahead = ahead(t);
+    WITH_ALL(half, a.w.form, t->rows[a.w.form],
+             PALI_LAUNCH_EARLY(t->early, (norm_gemv_kernel<T, F, false, N>),
+                               grid_of(t, a.rows, WARPS * N), dim3(BLOCK), stage_bytes(&a.w), s,
+                               a));
 }

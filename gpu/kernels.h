@@ -11,6 +11,7 @@
 
 #include "core/sample.h"
 #include "gpu/port.cuh"
+#include "gpu/tune.h"
 
 #include <stdint.h>
 
@@ -163,8 +164,9 @@ typedef struct {
     float *q;    /* [H * E], rotated */
     void *k, *v; /* caches of the layer */
     int64_t ldkv, positions;
+    int ahead; /* the launcher sets it */
 } qkv_args;
-void qkv_step(half_type half, const qkv_args *a, int sms, cudaStream_t s);
+void qkv_step(half_type half, const qkv_args *a, const tuning *t, cudaStream_t s);
 
 enum {
     ATTEND_MAX_SPLITS = 64,
@@ -183,7 +185,7 @@ typedef struct {
     float *out;              /* [H * E] */
 } attend_args;
 int64_t attend_scratch(int H, int E);
-void attend_step(half_type half, const attend_args *a, int sms, cudaStream_t s);
+void attend_step(half_type half, const attend_args *a, const tuning *t, cudaStream_t s);
 
 typedef struct {
     const float *in; /* [n], and zeros up to a multiple of 8 */
@@ -195,8 +197,9 @@ typedef struct {
     float eps;
     float *y;          /* [D] scratch, with a norm */
     unsigned *counter; /* one, zero; left zero */
+    int ahead;         /* the launcher sets it */
 } add_args;
-void add_step(half_type half, const add_args *a, cudaStream_t s);
+void add_step(half_type half, const add_args *a, const tuning *t, cudaStream_t s);
 
 typedef struct {
     const float *x;
@@ -207,11 +210,12 @@ typedef struct {
     int rows; /* 2F; or V for the head */
     float *out;
     float cap; /* of the head */
+    int ahead; /* the launcher sets it */
 } norm_gemv_args;
 /* out[i] = gelu(gate i) * up i, i < F, of the normed x. */
-void gated_step(half_type half, const norm_gemv_args *a, int sms, cudaStream_t s);
+void gated_step(half_type half, const norm_gemv_args *a, const tuning *t, cudaStream_t s);
 /* out[i] = softcap(w[i] . norm x): the logits. */
-void head_step(half_type half, const norm_gemv_args *a, int sms, cudaStream_t s);
+void head_step(half_type half, const norm_gemv_args *a, const tuning *t, cudaStream_t s);
 
 /* --- sample.cu: logits -> the next token ---------------------------------------------------- */
 
@@ -253,7 +257,7 @@ typedef struct {
     drawn *ring;              /* [RING], pinned: token number i goes to i % RING */
 } sample_args;
 /* The pick of core/sample.c, bit for bit; greedy or drawn at a temperature > 0. */
-void sample_step(const sample_args *a, bool draws, int sms, cudaStream_t s);
+void sample_step(const sample_args *a, bool draws, const tuning *t, cudaStream_t s);
 draw_rule draw_rule_of(const pali_sampling *s, int vocab, uint64_t counter);
 
 /* Widest text model that the staging of one row in a block's shared memory allows. */

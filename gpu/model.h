@@ -52,7 +52,8 @@ struct pali_model {
     half_type half;
     weight_form form; /* of the decoder's matrices */
     int positions;
-    int device, sms;
+    int device;
+    tuning tune;
 
     void *weight_block, *kv_block, *work_block; /* device, owned; all below point into them */
     void *patch_w, *proj_w, *embed;             /* the embedding is the head as well */

@@ -326,7 +326,7 @@ static int open_device(pali_model *m, pali_error *err) {
         rc = check_room(m, &need, err);
     if (rc)
         return rc;
-    m->sms = device.multiProcessorCount > 0 ? device.multiProcessorCount : 1;
+    m->tune = tuning_of(device.major, device.minor, device.multiProcessorCount);
     if ((rc = check_cuda(cudaMalloc((void **)&m->weight_block, need.weights), what, err)) ||
         (rc = check_cuda(cudaMalloc((void **)&m->kv_block, need.kv), what, err)) ||
         (rc = check_cuda(cudaMalloc((void **)&m->work_block, need.workspace), what, err)) ||

@@ -32,32 +32,43 @@ typedef struct {
 
 #ifdef __CUDACC__
 template <class... P, class... A>
-static inline cudaError_t pali_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                                      cudaStream_t stream, A... args) {
+static inline cudaError_t pali_launch(bool early, void (*kernel)(P...), dim3 grid, dim3 block,
+                                      size_t shared, cudaStream_t stream, A... args) {
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = stream;
+    cudaLaunchAttribute start = {};
+    start.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    start.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &start;
+    config.numAttrs = early ? 1 : 0;
     return cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
 }
 /* Starts kernel; the value is the cudaError_t of the launch. */
 #define PALI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                \
-    pali_launch(kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
+    pali_launch(false, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
+/* The same, and when early is true the kernel may start while the one before it in the stream
+ * runs (compute capability 9.0): it must call pdl_wait in every thread. */
+#define PALI_LAUNCH_EARLY(early, kernel, grid, block, shared_bytes, stream, ...)                   \
+    pali_launch(early, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
 
 /* Declares `type *name`, the block's dynamic shared memory (its start, every time). */
 #define PALI_SHARED(type, name)                                                                    \
     extern __shared__ __align__(16) unsigned char pali_shared_bytes[];                             \
     type *name = reinterpret_cast<type *>(pali_shared_bytes)
 
-/* Blocks until the kernel before this one in the stream has finished writing. Before it a
- * kernel may touch weights only. No effect on a launch without the PDL attribute. */
+/* Blocks until the kernels before this one in the stream have finished and what they wrote is
+ * seen. Before it a kernel may touch weights only. Every thread calls it, so that the kernel
+ * behind this one, which waits for this one alone, waits for all. No effect on a launch that
+ * is not early. */
 static __device__ __forceinline__ void pdl_wait() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-/* The next kernel may start now. */
+/* The next kernel may start when every block has got here or returned. */
 static __device__ __forceinline__ void pdl_trigger() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");
@@ -65,15 +76,38 @@ static __device__ __forceinline__ void pdl_trigger() {
 }
 #else
 #define PALI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                \
-    emu_launch(#kernel, emu_site::here(), kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
+    emu_launch(#kernel, emu_site::here(), kernel, grid, block, shared_bytes, stream, false,        \
+               ##__VA_ARGS__)
+#define PALI_LAUNCH_EARLY(early, kernel, grid, block, shared_bytes, stream, ...)                   \
+    emu_launch(#kernel, emu_site::here(), kernel, grid, block, shared_bytes, stream, early,        \
+               ##__VA_ARGS__)
 #define PALI_SHARED(type, name) type *name = static_cast<type *>(emu_shared(alignof(type)))
-static inline void pdl_wait() {
+static inline void pdl_wait(emu_site site = emu_site::here()) {
+    emu_wait_for_kernel(site);
 }
 static inline void pdl_trigger() {
 }
 #endif
 
 /* --- loads -------------------------------------------------------------------------- */
+
+/* Brings the 128 bytes at p towards the chip. */
+static __device__ __forceinline__ void prefetch128(const void *p) {
+#ifdef __CUDACC__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+    emu_touch(p);
+#endif
+}
+
+/* 16 bytes; p must be 16-aligned. */
+static __device__ __forceinline__ uint4 load128(const void *p) {
+#ifdef __CUDACC__
+    return *static_cast<const uint4 *>(p);
+#else
+    return emu_load128(p);
+#endif
+}
 
 /* 16 bytes of memory that nobody writes while the kernel runs; p must be 16-aligned. */
 static __device__ __forceinline__ uint4 ldg128(const void *p) {

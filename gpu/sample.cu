@@ -237,6 +237,8 @@ __device__ u64 select(const sample_args *a, desk *d, unsigned n) {
 /* --- kernels --------------------------------------------------------------------------------- */
 
 static __global__ void __launch_bounds__(BLOCK) best_kernel(sample_args a) {
+    pdl_trigger();
+    pdl_wait();
     PALI_SHARED(desk, d);
     u64 best = 0;
     int n = a.draw->rule.vocab;
@@ -252,6 +254,8 @@ static __global__ void __launch_bounds__(BLOCK) best_kernel(sample_args a) {
 }
 
 template <bool DRAWS> static __global__ void __launch_bounds__(BLOCK) survey_kernel(sample_args a) {
+    pdl_trigger();
+    pdl_wait();
     PALI_SHARED(desk, d);
     draw_state *s = a.draw;
     const draw_rule r = s->rule;
@@ -302,6 +306,8 @@ template <bool DRAWS> static __global__ void __launch_bounds__(BLOCK) survey_ker
 }
 
 static __global__ void __launch_bounds__(BLOCK) narrow_kernel(sample_args a) {
+    pdl_trigger();
+    pdl_wait();
     PALI_SHARED(desk, d);
     draw_state *s = a.draw;
     if (s->goal == DONE)
@@ -369,15 +375,15 @@ draw_rule draw_rule_of(const pali_sampling *p, int vocab, uint64_t counter) {
     return r;
 }
 
-void sample_step(const sample_args *a, bool draws, int sms, cudaStream_t s) {
-    int blocks = ceil_div(a->V, 4 * BLOCK), most = sms * 2;
+void sample_step(const sample_args *a, bool draws, const tuning *t, cudaStream_t s) {
+    int blocks = ceil_div(a->V, 4 * BLOCK), most = t->sms * 2;
     dim3 grid(blocks < most ? blocks : most);
-    PALI_LAUNCH(best_kernel, grid, dim3(BLOCK), sizeof(desk), s, *a);
+    PALI_LAUNCH_EARLY(t->early, best_kernel, grid, dim3(BLOCK), sizeof(desk), s, *a);
     if (!draws) {
-        PALI_LAUNCH((survey_kernel<false>), grid, dim3(BLOCK), sizeof(desk), s, *a);
+        PALI_LAUNCH_EARLY(t->early, (survey_kernel<false>), grid, dim3(BLOCK), sizeof(desk), s, *a);
         return;
     }
-    PALI_LAUNCH((survey_kernel<true>), grid, dim3(BLOCK), sizeof(desk), s, *a);
+    PALI_LAUNCH_EARLY(t->early, (survey_kernel<true>), grid, dim3(BLOCK), sizeof(desk), s, *a);
     for (int goal = TOP_K; goal < DONE; goal++)
-        PALI_LAUNCH(narrow_kernel, grid, dim3(BLOCK), sizeof(desk), s, *a);
+        PALI_LAUNCH_EARLY(t->early, narrow_kernel, grid, dim3(BLOCK), sizeof(desk), s, *a);
 }

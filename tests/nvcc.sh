@@ -10,7 +10,7 @@ if ! command -v "$nvcc" >/dev/null; then
     echo "nvcc gate: skipped, no nvcc here"
     exit 77
 fi
-decode="gemv attend" # files of the decode step
+decode="gemv attend sample" # files of the decode step
 stream="gemv"        # every kernel in these reads weights
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT

@@ -27,6 +27,7 @@ enum lane_state {
     READY,
     AT_WARP,
     AT_BARRIER,
+    AT_KERNEL, /* waits for the kernel before */
     DONE
 };
 
@@ -34,25 +35,29 @@ struct lane {
     lane_state state;
     fiber *on; /* NULL until it first runs */
     uint3 thread;
+    bool waited;   /* has called pdl_wait */
     emu_site site; /* where it waits */
     emu_operation what;
     unsigned mask, from;
     uint64_t value, result;
 };
 
-static struct {
+struct running {
     const char *kernel;
     emu_site launched;
     const std::function<void()> *body;
     unsigned char *shared;
     size_t shared_bytes;
     std::vector<lane> lanes;
-    std::vector<fiber *> idle; /* last used on top: its stack is in the cache */
-    lane *current;             /* NULL outside kernels */
+    lane *current; /* NULL outside kernels */
     std::vector<unsigned> blocks, warps;
     uint64_t random;
-    long launches;
-} run;
+    bool early, held; /* launched early; what comes before has not run */
+    const std::function<void()> *before;
+};
+static running run;
+static std::vector<fiber *> idle; /* last used on top: its stack is in the cache */
+static long launches;
 
 static emu_order order = EMU_ASCENDING;
 static unsigned order_seed = 1;
@@ -65,6 +70,8 @@ static void print_lane(char *out, size_t size, const lane *l) {
     unsigned id = (unsigned)(l - run.lanes.data());
     if (l->state == DONE)
         snprintf(out, size, "thread %u has returned", id);
+    else if (l->state == AT_KERNEL)
+        snprintf(out, size, "thread %u waits in pdl_wait at %s:%d", id, l->site.file, l->site.line);
     else if (l->state == AT_BARRIER)
         snprintf(out, size, "thread %u waits in __syncthreads at %s:%d", id, l->site.file,
                  l->site.line);
@@ -115,6 +122,13 @@ uint64_t emu_meet(emu_operation what, unsigned mask, uint64_t value, unsigned fr
     return l->result;
 }
 
+void emu_wait_for_kernel(emu_site site) {
+    run.current->site = site;
+    run.current->waited = true;
+    if (run.held)
+        wait_as(AT_KERNEL);
+}
+
 unsigned emu_lane(void) {
     return (unsigned)(run.current - run.lanes.data()) % 32;
 }
@@ -161,11 +175,11 @@ static void lane_entry(void) {
 
 static void resume(lane *l) {
     if (l->on == nullptr) {
-        if (run.idle.empty()) {
+        if (idle.empty()) {
             l->on = fiber_new(lane_entry);
         } else {
-            l->on = run.idle.back();
-            run.idle.pop_back();
+            l->on = idle.back();
+            idle.pop_back();
         }
     }
     run.current = l;
@@ -173,8 +187,10 @@ static void resume(lane *l) {
     fiber_resume(l->on);
     run.current = nullptr;
     if (l->state == DONE) {
-        run.idle.push_back(l->on);
+        idle.push_back(l->on);
         l->on = nullptr;
+        if (run.early && !l->waited)
+            misuse("thread %u has returned without pdl_wait", (unsigned)(l - run.lanes.data()));
     }
 }
 
@@ -235,15 +251,39 @@ static void run_warp(lane *warp, unsigned n) {
     } while (match(warp, n) > 0);
 }
 
+/* The kernel before, in the midst of this one's first block. */
+static void run_before(void) {
+    const std::function<void()> &before = *run.before;
+    emu_place place = emu_now;
+    running self = std::move(run);
+    run = running();
+    before();
+    run = std::move(self);
+    emu_now = place;
+    run.held = false;
+}
+
 static void run_block(void) {
     unsigned n = (unsigned)run.lanes.size(), warps = (n + 31) / 32;
-    for (unsigned i = 0; i < n; i++)
+    for (unsigned i = 0; i < n; i++) {
         run.lanes[i].state = READY;
+        run.lanes[i].waited = false;
+    }
     run.warps.resize(warps);
     for (;;) {
         arrange(run.warps.data(), warps);
         for (unsigned w : run.warps)
             run_warp(&run.lanes[w * 32], std::min(32u, n - w * 32));
+        bool held = false;
+        for (lane &l : run.lanes)
+            if (l.state == AT_KERNEL) {
+                held = true;
+                l.state = READY;
+            }
+        if (held) {
+            run_before();
+            continue;
+        }
         const lane *waits = nullptr, *returned = nullptr;
         for (const lane &l : run.lanes) {
             if (l.state == DONE) {
@@ -264,12 +304,16 @@ static void run_block(void) {
 }
 
 void emu_run_kernel(const char *name, emu_site site, dim3 grid, dim3 block, size_t shared,
-                    const std::function<void()> &body) {
+                    const std::function<void()> &body, bool early,
+                    const std::function<void()> &before) {
+    run.early = early;
+    run.held = before != nullptr;
+    run.before = &before;
     run.kernel = name;
     run.launched = site;
     run.body = &body;
     run.random = 0x9e3779b97f4a7c15u ^ (order_seed * 0xbf58476d1ce4e5b9u);
-    run.launches++;
+    launches++;
     void *memory = nullptr;
     if (shared > 0 && posix_memalign(&memory, 128, shared) != 0) {
         fprintf(stderr, "emulator: no memory for %zu bytes of shared memory\n", shared);
@@ -329,5 +373,5 @@ void emu_order_from_environment(void) {
 }
 
 long emu_launches(void) {
-    return run.launches;
+    return launches;
 }

@@ -81,6 +81,9 @@ extern emu_place emu_now; /* of the running fiber */
 
 void *emu_shared(size_t align, emu_site site = emu_site::here());
 uint4 emu_load128(const void *p, emu_site site = emu_site::here());
+static inline void emu_touch(const void *p) { /* out of bounds is an error with ASan */
+    (void)*static_cast<const volatile char *>(p);
+}
 
 /* --- barriers and warp operations ----------------------------------------------------- */
 
@@ -93,6 +96,7 @@ enum emu_operation {
     EMU_BALLOT
 };
 void emu_barrier(emu_site site);
+void emu_wait_for_kernel(emu_site site);
 /* Meets the lanes of mask. The result of a shuffle is the value of lane `from`, that of a
  * ballot the lanes with a nonzero value. */
 uint64_t emu_meet(emu_operation what, unsigned mask, uint64_t value, unsigned from, emu_site site);
@@ -410,19 +414,20 @@ static inline cudaError_t cudaFuncSetAttribute(T *kernel, cudaFuncAttribute attr
  * For the parts of the backend that the emulator replaces (gemm). */
 cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> work);
 
+/* early: may start before what comes before it in the stream has ended. */
 cudaError_t emu_launch_body(const char *name, emu_site site, const void *kernel, dim3 grid,
-                            dim3 block, size_t shared, cudaStream_t stream,
+                            dim3 block, size_t shared, cudaStream_t stream, bool early,
                             std::function<void()> body);
 
 /* Arguments are copied now and the kernel runs later, as on the device. */
 template <class... P, class... A>
 static inline cudaError_t emu_launch(const char *name, emu_site site, void (*kernel)(P...),
                                      dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
-                                     A... args) {
+                                     bool early, A... args) {
     static_assert(sizeof...(P) == sizeof...(A), "a kernel takes all its arguments");
     std::tuple<P...> copies(static_cast<P>(args)...);
     return emu_launch_body(name, site, reinterpret_cast<const void *>(kernel), grid, block, shared,
-                           stream, [kernel, copies] { std::apply(kernel, copies); });
+                           stream, early, [kernel, copies] { std::apply(kernel, copies); });
 }
 
 #endif

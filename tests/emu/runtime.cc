@@ -28,7 +28,11 @@
 #include <utility>
 #include <vector>
 
-typedef std::function<void()> work;
+/* Work in a stream. An early kernel is given what comes before it, to run in its midst. */
+struct work {
+    std::function<void(const std::function<void()> &)> run;
+    bool early = false;
+};
 
 struct emu_graph {
     std::vector<work> nodes;
@@ -155,11 +159,26 @@ static emu_stream *real(cudaStream_t stream) {
     return stream == nullptr ? &host.null_stream : stream;
 }
 
+/* The last of the list, with the others in its midst. */
+static void run_chain(const std::vector<work> &list, size_t n) {
+    if (n == 1)
+        list[0].run(nullptr);
+    else
+        list[n - 1].run([&list, n] { run_chain(list, n - 1); });
+}
+
+/* An early kernel may start before the one before it has, and so on back to one that is not
+ * early. Up to four of such a row run inside each other, from another one every time. */
 static void run_queue(emu_stream *s, const double *event) {
+    static unsigned turn;
     while (!s->queue.empty() && !(event != nullptr && *event >= 0)) {
-        work w = std::move(s->queue.front());
-        s->queue.pop_front();
-        w();
+        std::vector<work> list;
+        size_t most = 1 + ((turn = turn * 1664525u + 1013904223u) >> 16) % 4;
+        do {
+            list.push_back(std::move(s->queue.front()));
+            s->queue.pop_front();
+        } while (list.size() < most && !s->queue.empty() && s->queue.front().early);
+        run_chain(list, list.size());
     }
 }
 
@@ -194,19 +213,24 @@ static void push(cudaStream_t stream, work w) {
     }
 }
 
+static void push(cudaStream_t stream, std::function<void()> plain) {
+    push(stream, work{[plain](const std::function<void()> &) { plain(); }});
+}
+
 /* What must not be called while a stream is captured ends the capture on a device too. */
 static cudaError_t not_capturing(void) {
     return host.capturing > 0 ? note(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
 }
 
-cudaError_t emu_enqueue(cudaStream_t stream, work w) {
+cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> w) {
     ENTER_DEVICE("emu_enqueue");
     push(stream, std::move(w));
     return cudaSuccess;
 }
 
 cudaError_t emu_launch_body(const char *name, emu_site site, const void *kernel, dim3 grid,
-                            dim3 block, size_t shared, cudaStream_t stream, work body) {
+                            dim3 block, size_t shared, cudaStream_t stream, bool early,
+                            std::function<void()> body) {
     ENTER_DEVICE("PALI_LAUNCH");
     size_t threads = (size_t)block.x * block.y * block.z;
     if (threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 ||
@@ -215,9 +239,10 @@ cudaError_t emu_launch_body(const char *name, emu_site site, const void *kernel,
     auto limit = host.opted_in.find(kernel);
     if (shared > (limit == host.opted_in.end() ? SHARED_DEFAULT : limit->second))
         return note(cudaErrorInvalidValue);
-    push(stream, [name, site, grid, block, shared, body] {
-        emu_run_kernel(name, site, grid, block, shared, body);
-    });
+    push(stream, work{[=](const std::function<void()> &before) {
+                          emu_run_kernel(name, site, grid, block, shared, body, early, before);
+                      },
+                      early});
     return cudaSuccess;
 }
 

@@ -184,6 +184,24 @@ static __global__ void no_shared_kernel(float *out) {
     out[0] = part[0];
 }
 
+/* Kernels that may start before the one before has ended. */
+static __global__ void hasty_kernel(float *out) {
+    if (threadIdx.x % 2)
+        return;
+    pdl_wait();
+    out[threadIdx.x] = 0;
+}
+
+/* out = in + 1, and what `in` was before the wait. */
+static __global__ void peek_kernel(const float *in, float *out, float *peeked) {
+    PALI_SHARED(float, part);
+    peeked[threadIdx.x] = in[threadIdx.x];
+    part[threadIdx.x] = 1;
+    __syncthreads();
+    pdl_wait();
+    out[threadIdx.x] = in[threadIdx.x] + part[(threadIdx.x + 1) % blockDim.x];
+}
+
 /* One too many: i <= n. */
 static __global__ void past_end_kernel(const float *in, int n, float *out) {
     float s = 0;
@@ -509,6 +527,12 @@ RUN_BAD(not_in_mask_kernel, 32, 0)
 RUN_BAD(barrier_in_shuffle_kernel, 32, 0)
 RUN_BAD(no_shared_kernel, 32, 0)
 RUN_BAD(past_shared_kernel, 64, 64 * sizeof(float))
+static void run_hasty(void) {
+    float *out;
+    cudaMalloc(&out, 64 * sizeof *out);
+    PALI_LAUNCH_EARLY(true, hasty_kernel, 1, 64, 0, nullptr, out);
+    cudaDeviceSynchronize();
+}
 
 static void run_misaligned(void) {
     float *in;
@@ -575,6 +599,37 @@ static void emu_catches_reads_past_the_end(void **state) {
     dies(run_past_end, "heap-buffer-overflow");
     dies(run_past_end, "past_end_kernel");
     dies(run_past_shared_kernel, "past_shared_kernel");
+}
+
+static void emu_catches_a_kernel_that_does_not_wait(void **state) {
+    (void)state;
+    dies(run_hasty, "kernel hasty_kernel, block (0,0,0)");
+    dies(run_hasty, "thread 1 has returned without pdl_wait");
+}
+
+/* Up to four kernels of a row run inside each other: what one reads before pdl_wait is not
+ * what the one before it writes, and what it reads after it is. */
+static void emu_starts_early_kernels_early(void **state) {
+    (void)state;
+    for (int order = 0; order < EMU_ORDERS; order++) {
+        int stale = 0;
+        emu_set_order((emu_order)order, 4);
+        for (int run = 0; run < 8; run++) {
+            float *x[6], *peeked = device_floats(64 * 6, 0, 0), got[64], seen[64];
+            for (int i = 0; i < 6; i++)
+                x[i] = device_floats(64, -1, 0);
+            assert_cuda(PALI_LAUNCH(add_kernel, 2, 32, 0, nullptr, x[0], 11.0f));
+            for (int i = 1; i < 6; i++)
+                assert_cuda(PALI_LAUNCH_EARLY(true, peek_kernel, 1, 64, sizeof got, nullptr,
+                                              x[i - 1], x[i], peeked + 64 * i));
+            read_back(got, x[5], sizeof got);
+            read_back(seen, peeked + 64 * 5, sizeof seen);
+            for (int i = 0; i < 64; i++)
+                assert_true(got[i] == (i < 32 ? 26 : 4));
+            stale += seen[0] == -1;
+        }
+        assert_true(stale > 0 || order == EMU_RANDOM); /* streams run at once */
+    }
 }
 
 /* Runs that give the same bytes in all orders give the same on a device; these do not. */
@@ -767,6 +822,8 @@ int main(void) {
         TEST(emu_catches_lanes_that_are_not_there),
         TEST(emu_catches_bad_memory),
         TEST(emu_catches_reads_past_the_end),
+        TEST(emu_catches_a_kernel_that_does_not_wait),
+        TEST(emu_starts_early_kernels_early),
         TEST(emu_orders_show_races),
         TEST(emu_random_order_repeats),
         TEST(emu_poisons_fresh_memory),
