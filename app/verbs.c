@@ -3,6 +3,7 @@
 
 #include "app/bench.h"
 #include "app/configure.h"
+#include "app/convert.h"
 #include "app/doctor.h"
 #include "app/interactive.h"
 #include "app/models.h"
@@ -184,6 +185,17 @@ static const app_verb table[] = {
         .min_words = 1,
         .max_words = 1,
         .run = app_models_remove,
+    },
+    {
+        .name = "convert",
+        .args = "SRC DST",
+        .help = "write a model as a folder like those of the hub",
+        .about =
+            "\nSRC is a folder, an id on the hub that was pulled, or an .npz of JAX's. DST is\n"
+            "made; it gets config.json, model.safetensors and the small files beside SRC.\n",
+        .min_words = 2,
+        .max_words = 2,
+        .run = app_convert_run,
     },
 };
 enum {

@@ -527,15 +527,18 @@ int pali_jax_config(const pali_jax *j, char **json, pali_error *err) {
     while (side < 4096 && (side + 1) * (side + 1) <= positions)
         side++;
     bool second = generation(j->file) == 2;
+    pali_dtype dtype = find_array(j->file, "llm/embedder/input_embedding")->dtype;
+    const char *word = dtype == PALI_F32 ? "float32" : dtype == PALI_F16 ? "float16" : "bfloat16";
     json_t *o = json_pack(
-        "{s:[s], s:s, s:i, s:i, s:i, s:I, s:I, s:{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I},"
+        "{s:[s], s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+        "s:I},"
         " s:{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b}}",
         "architectures", "PaliGemmaForConditionalGeneration", "model_type", "paligemma",
-        "bos_token_id", 2, "eos_token_id", 1, "pad_token_id", 0, "image_token_index", vocab,
-        "projection_dim", D, "text_config", "model_type", second ? "gemma2" : "gemma",
-        "hidden_size", D, "intermediate_size", F, "num_hidden_layers", layers,
-        "num_attention_heads", H, "num_key_value_heads", K, "head_dim", E, "vocab_size", vocab,
-        "num_image_tokens", positions, "vision_config", "model_type", "siglip_vision_model",
+        "torch_dtype", word, "bos_token_id", 2, "eos_token_id", 1, "pad_token_id", 0,
+        "image_token_index", vocab, "projection_dim", D, "text_config", "model_type",
+        second ? "gemma2" : "gemma", "hidden_size", D, "intermediate_size", F, "num_hidden_layers",
+        layers, "num_attention_heads", H, "num_key_value_heads", K, "head_dim", E, "vocab_size",
+        vocab, "num_image_tokens", positions, "vision_config", "model_type", "siglip_vision_model",
         "hidden_size", vD, "intermediate_size", vF, "num_hidden_layers", vL, "num_attention_heads",
         vH, "patch_size", patch, "image_size", side * patch, "vision_use_head", 0);
     *json = o ? json_dumps(o, JSON_INDENT(2)) : NULL;

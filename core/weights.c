@@ -273,11 +273,24 @@ static int wrong_shape(loader *l, const pali_tensor *t, const char *expected) {
                      t->name, got, expected);
 }
 
-/* Puts t into *m as rows x cols and adds it to the totals. */
-static void take(loader *l, const pali_tensor *t, int rows, int cols, pali_matrix *m) {
+/* Puts t, the tensor suffix of part p, into *m as rows x cols, and into the totals and the list. */
+static int take(loader *l, part p, const char *suffix, const pali_tensor *t, int rows, int cols,
+                pali_matrix *m) {
+    pali_weights *w = l->w;
+    if ((w->ntensors & (w->ntensors - 1)) == 0) { /* a power of two, or 0: it is full */
+        void *more = realloc(w->tensors, (w->ntensors ? 2 * w->ntensors : 1) * sizeof *w->tensors);
+        if (!more)
+            return pali_fail_nomem(l->err, "opening a model");
+        w->tensors = more;
+    }
+    pali_weights_tensor *n = &w->tensors[w->ntensors++];
+    *n = (pali_weights_tensor){.matrix = m, .ndim = t->ndim};
+    snprintf(n->name, sizeof n->name, "%s%s", prefixes[p][0], suffix);
+    memcpy(n->shape, t->shape, sizeof n->shape);
     *m = (pali_matrix){.dtype = t->dtype, .rows = rows, .cols = cols, .data = t->data};
     l->w->bytes += t->bytes;
     l->w->params += (uint64_t)rows * (uint64_t)cols;
+    return 0;
 }
 
 static int load_vector(loader *l, part p, const char *suffix, int n, pali_matrix *m) {
@@ -290,8 +303,7 @@ static int load_vector(loader *l, part p, const char *suffix, int n, pali_matrix
         snprintf(expected, sizeof expected, "%d", n);
         return wrong_shape(l, t, expected);
     }
-    take(l, t, 1, n, m);
-    return 0;
+    return take(l, p, suffix, t, 1, n, m);
 }
 
 static int load_matrix(loader *l, part p, const char *suffix, int rows, int cols, pali_matrix *m) {
@@ -304,8 +316,7 @@ static int load_matrix(loader *l, part p, const char *suffix, int rows, int cols
         snprintf(expected, sizeof expected, "%d, %d", rows, cols);
         return wrong_shape(l, t, expected);
     }
-    take(l, t, rows, cols, m);
-    return 0;
+    return take(l, p, suffix, t, rows, cols, m);
 }
 
 /* --- sizes ------------------------------------------------------------------------- */
@@ -507,7 +518,10 @@ static int load_vision(loader *l) {
         snprintf(expected, sizeof expected, "%d, %d, %d, %d", D, v->channels, v->patch, v->patch);
         return wrong_shape(l, patch, expected);
     }
-    take(l, patch, D, v->channels * v->patch * v->patch, &w->patch_w);
+    rc = take(l, VISION, "embeddings.patch_embedding.weight", patch, D,
+              v->channels * v->patch * v->patch, &w->patch_w);
+    if (rc)
+        return rc;
 
     const wanted rest[] = {
         {&w->patch_b, "embeddings.patch_embedding.bias", D, 0},
@@ -682,6 +696,7 @@ void pali_weights_close(pali_weights *w) {
     if (w->block)
         munmap(w->block, w->block_bytes);
     free(w->config_json);
+    free(w->tensors);
     free(w->shards);
     free(w->vision);
     free(w->text);

@@ -46,6 +46,14 @@ typedef struct {
     pali_matrix post_mlp_norm;        /* [D]; Gemma 2 only, else data == NULL */
 } pali_text_layer;
 
+/* One of the matrices below as released files have it. */
+typedef struct {
+    char name[192]; /* such as language_model.model.norm.weight */
+    const pali_matrix *matrix;
+    int ndim;
+    int64_t shape[4];
+} pali_weights_tensor;
+
 typedef struct pali_weights {
     pali_config config; /* complete: no zero left */
 
@@ -59,6 +67,9 @@ typedef struct pali_weights {
     pali_matrix embed;     /* [V][D], also the head */
     pali_text_layer *text; /* [config.text.layers] */
     pali_matrix norm;      /* [D] */
+
+    pali_weights_tensor *tensors; /* all of the above that are there; none of a random model */
+    size_t ntensors;
 
     uint64_t bytes;                 /* of all tensors above */
     uint64_t params;                /* elements of all tensors above */

@@ -4,6 +4,7 @@
 #include "core/engine.h"
 #include "core/file.h"
 #include "core/jax.h"
+#include "core/save.h"
 #include "core/weights.h"
 
 #include "tests/core/make_model.h"
@@ -207,6 +208,43 @@ static void jax_opens_with_the_engine(void **state) {
     assert_non_null(strstr(err.what, "more than one .npz"));
 }
 
+static void jax_is_saved_as_safetensors(void **state) {
+    (void)state;
+    for (int i = 0; i < MODELS; i++) {
+        char path[128];
+        pali_weights *w = open_jax(names[i], false), *again;
+        assert_ok(pali_weights_prepare(w, 2, NULL, &err), err);
+        model_put(top, "config.json", pali_weights_config_json(w),
+                  strlen(pali_weights_config_json(w)));
+        snprintf(path, sizeof path, "%s/model.safetensors", top);
+        assert_ok(pali_save(w, path, NULL, &err), err);
+        assert_ok(pali_weights_open(top, &again, &err), err); /* not the .npz beside it */
+        assert_null(pali_weights_config_json(again));
+        assert_int_equal(again->params, w->params);
+        again->config.text.V += 64; /* as expect_same_weights has it */
+        expect_same_weights(again, w);
+        pali_weights_close(again);
+        pali_weights_close(w);
+        assert_int_equal(unlink(path), 0);
+        snprintf(path, sizeof path, "%s/config.json", top);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
+static void jax_saves_nothing_when_it_cannot(void **state) {
+    (void)state;
+    char path[128];
+    pali_weights *w = open_hf("pg2-sharded");
+    atomic_int cancel = 1;
+    const pali_run run = {.cancel = &cancel};
+    snprintf(path, sizeof path, "%s/model.safetensors", top);
+    assert_int_equal(pali_save(w, path, &run, &err), PALI_ECANCEL);
+    memset(&err, 0, sizeof err);
+    assert_int_equal(pali_save(w, "/nowhere/model.safetensors", NULL, &err), PALI_EIO);
+    assert_int_equal(rmdir(top), 0); /* it is empty */
+    pali_weights_close(w);
+}
+
 static void jax_stops_when_told(void **state) {
     (void)state;
     atomic_int cancel = 1;
@@ -247,6 +285,8 @@ int main(void) {
         TEST(jax_gives_the_same_logits_to_the_bit),
         TEST(jax_uses_in_place_what_it_can),
         TEST(jax_opens_with_the_engine),
+        TEST(jax_is_saved_as_safetensors),
+        TEST(jax_saves_nothing_when_it_cannot),
         TEST(jax_stops_when_told),
         TEST(jax_says_what_is_wrong),
     };

@@ -1,0 +1,14 @@
+/* save.h - a model's weights into one .safetensors file. */
+#ifndef PALI_SAVE_H
+#define PALI_SAVE_H
+
+#include "core/backend.h"
+#include "core/weights.h"
+
+/* Writes every tensor of w (prepared) under its released name and in its dtype to path, by way
+ * of path.incomplete, which is gone after a failure. run (may be NULL) tells of the progress in
+ * MiB, as of loading, and may stop it. PALI_EIO, PALI_EUNSUPPORTED (quantised weights),
+ * PALI_ENOMEM, PALI_ECANCEL. */
+int pali_save(const pali_weights *w, const char *path, const pali_run *run, pali_error *err);
+
+#endif
