@@ -2,13 +2,12 @@
 #include "app/painter.h"
 
 #include "app/clipboard.h"
+#include "app/queue.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 typedef struct {
     ui_picture_request r;
@@ -16,14 +15,14 @@ typedef struct {
     unsigned serial;
 } paint;
 
-typedef struct open_job {
-    struct open_job *next;
+typedef struct {
+    queue_item item;
     char *path;
     bool clipboard, forget, add;
 } open_job;
 
-typedef struct done {
-    struct done *next;
+typedef struct {
+    queue_item item;
     painter_event ev;
 } done;
 
@@ -31,10 +30,9 @@ struct painter {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t more;
-    int fd;
-    open_job *opens, **opens_end;
+    queue opens;    /* open_job */
     paint *waiting; /* the newest preview request */
-    done *out, **out_end;
+    queue out;      /* done */
     unsigned serials;
     bool quit;
 };
@@ -106,8 +104,7 @@ int painter_open_image(painter *p, const char *path, bool forget, bool add) {
     j->forget = forget;
     j->add = add;
     pthread_mutex_lock(&p->lock);
-    *p->opens_end = j;
-    p->opens_end = &j->next;
+    queue_put(&p->opens, &j->item);
     pthread_cond_signal(&p->more);
     pthread_mutex_unlock(&p->lock);
     return 0;
@@ -123,28 +120,15 @@ static void tell(painter *p, painter_event *ev) {
         ui_picture_close(ev->picture);
         return;
     }
-    *d = (done){NULL, *ev};
+    d->ev = *ev;
     pthread_mutex_lock(&p->lock);
-    *p->out_end = d;
-    p->out_end = &d->next;
+    queue_put(&p->out, &d->item);
     pthread_mutex_unlock(&p->lock);
-    uint64_t one = 1;
-    if (write(p->fd, &one, sizeof one) < 0)
-        return; /* the counter is full: the loop is awake anyway */
 }
 
 bool painter_take(painter *p, painter_event *out) {
     pthread_mutex_lock(&p->lock);
-    done *d = p->out;
-    if (d) {
-        p->out = d->next;
-        if (!p->out) {
-            p->out_end = &p->out;
-            uint64_t count;
-            if (read(p->fd, &count, sizeof count) < 0)
-                count = 0;
-        }
-    }
+    done *d = (done *)queue_take(&p->out);
     pthread_mutex_unlock(&p->lock);
     if (!d)
         return false;
@@ -202,19 +186,15 @@ static void *work(void *arg) {
     painter *p = arg;
     for (;;) {
         pthread_mutex_lock(&p->lock);
-        while (!p->opens && !p->waiting && !p->quit)
+        while (!p->opens.first && !p->waiting && !p->quit)
             pthread_cond_wait(&p->more, &p->lock);
         if (p->quit) {
             pthread_mutex_unlock(&p->lock);
             return NULL;
         }
-        open_job *j = p->opens;
+        open_job *j = (open_job *)queue_take(&p->opens);
         paint *q = NULL;
-        if (j) {
-            p->opens = j->next;
-            if (!p->opens)
-                p->opens_end = &p->opens;
-        } else {
+        if (!j) {
             q = p->waiting;
             p->waiting = NULL;
         }
@@ -232,16 +212,13 @@ painter *painter_open(pali_error *err) {
         pali_fail_nomem(err, "starting the chat");
         return NULL;
     }
-    p->opens_end = &p->opens;
-    p->out_end = &p->out;
+    queue_open(&p->opens, false);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->more, NULL);
-    p->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (p->fd < 0 || pthread_create(&p->thread, NULL, work, p)) {
+    if (queue_open(&p->out, true) || pthread_create(&p->thread, NULL, work, p)) {
         pali_fail(err, PALI_EIO, "close other programs", "the system gives no thread: %s",
                   strerror(errno));
-        if (p->fd >= 0)
-            close(p->fd);
+        queue_close(&p->out);
         free(p);
         return NULL;
     }
@@ -249,7 +226,7 @@ painter *painter_open(pali_error *err) {
 }
 
 int painter_fd(const painter *p) {
-    return p->fd;
+    return p->out.fd;
 }
 
 void painter_close(painter *p) {
@@ -266,14 +243,12 @@ void painter_close(painter *p) {
         shared_image_unref(ev.image);
         ui_picture_close(ev.picture);
     }
-    while (p->opens) {
-        open_job *next = p->opens->next;
-        free(p->opens->path);
-        free(p->opens);
-        p->opens = next;
+    for (open_job *j; (j = (open_job *)queue_take(&p->opens));) {
+        free(j->path);
+        free(j);
     }
     paint_close(p->waiting);
-    close(p->fd);
+    queue_close(&p->out);
     pthread_cond_destroy(&p->more);
     pthread_mutex_destroy(&p->lock);
     free(p);

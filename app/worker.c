@@ -1,17 +1,18 @@
 /* worker.c - the thread behind worker.h.
  *
- * Two linked queues under one mutex. An eventfd tells the loop that the event queue is not
- * empty. cancel is the one flag the model polls; it is cleared when a job starts, under the
- * mutex, so that a stop can only hit the job it was meant for. A word that the queue is empty
- * is thrown away when a job was posted before anyone read it.                               */
+ * Two queues under one mutex, jobs in and events out. cancel is the one flag the model polls;
+ * it is cleared when a job starts, under the mutex, so that a stop can only hit the job it was
+ * meant for. A word that the queue is empty is thrown away when a job was posted before anyone
+ * read it.                                                                                   */
 #include "app/worker.h"
+
+#include "app/queue.h"
 
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -27,8 +28,8 @@ typedef enum {
     JOB_ADD
 } job_type;
 
-typedef struct job {
-    struct job *next;
+typedef struct {
+    queue_item item;
     job_type type;
     int number;
     pali_engine_options options;
@@ -40,8 +41,8 @@ typedef struct job {
     pali_ask ask;
 } job;
 
-typedef struct node {
-    struct node *next;
+typedef struct {
+    queue_item item;
     worker_event ev;
 } node;
 
@@ -49,16 +50,14 @@ struct worker {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t more;
-    int fd;
-    job *jobs, **jobs_end;
-    node *events, **events_end;
+    queue jobs, events;     /* job, node */
     node *piece, *progress; /* that more can be added to; NULL = none in the queue */
     job *running;
     int numbers;
     bool quit;
     atomic_int cancel;
-    /* The loop's own: events on their way out. */
-    node *batch;
+    /* The loop's own: nodes on their way out. */
+    queue_item *batch;
     bool batch_ended;
     /* The worker thread's own: */
     pali_engine *engine;
@@ -79,11 +78,9 @@ static void tell(worker *w, worker_event *ev) {
     node *n = malloc(sizeof *n);
     pthread_mutex_lock(&w->lock);
     ev->job = w->running ? w->running->number : 0;
-    bool was_empty = !w->events;
     if (n) {
-        *n = (node){NULL, *ev};
-        *w->events_end = n;
-        w->events_end = &n->next;
+        n->ev = *ev;
+        queue_put(&w->events, &n->item);
         if (ev->type == WORKER_PROGRESS)
             w->progress = n;
         else if (ev->type == WORKER_PIECE)
@@ -94,9 +91,6 @@ static void tell(worker *w, worker_event *ev) {
     pthread_mutex_unlock(&w->lock);
     if (!n)
         worker_event_close(ev);
-    uint64_t one = 1;
-    if (was_empty && write(w->fd, &one, sizeof one) < 0 && errno != EAGAIN)
-        return; /* the loop also looks when other things wake it */
 }
 
 /* Hands out what had come by the first call, then says once that there is no more: a fast
@@ -108,19 +102,15 @@ bool worker_take(worker *w, worker_event *out) {
     }
     pthread_mutex_lock(&w->lock);
     if (!w->batch) {
-        w->batch = w->events;
-        w->events = w->piece = w->progress = NULL;
-        w->events_end = &w->events;
-        uint64_t count;
-        if (w->batch && read(w->fd, &count, sizeof count) < 0)
-            count = 0;
+        w->batch = queue_take_all(&w->events);
+        w->piece = w->progress = NULL;
     }
-    node *n = w->batch;
-    bool stale = n && n->ev.type == WORKER_IDLE && (w->jobs || w->running);
+    node *n = (node *)w->batch;
+    bool stale = n && n->ev.type == WORKER_IDLE && (w->jobs.first || w->running);
     pthread_mutex_unlock(&w->lock);
     if (!n)
         return false;
-    w->batch = n->next;
+    w->batch = n->item.next;
     w->batch_ended = !w->batch;
     *out = n->ev;
     free(n);
@@ -273,16 +263,13 @@ static void *work(void *arg) {
     give_way();
     for (;;) {
         pthread_mutex_lock(&w->lock);
-        while (!w->jobs && !w->quit)
+        while (!w->jobs.first && !w->quit)
             pthread_cond_wait(&w->more, &w->lock);
         if (w->quit) {
             pthread_mutex_unlock(&w->lock);
             return NULL;
         }
-        job *j = w->jobs;
-        w->jobs = j->next;
-        if (!w->jobs)
-            w->jobs_end = &w->jobs;
+        job *j = (job *)queue_take(&w->jobs);
         w->running = j;
         atomic_store(&w->cancel, 0);
         pthread_mutex_unlock(&w->lock);
@@ -296,7 +283,7 @@ static void *work(void *arg) {
 
         pthread_mutex_lock(&w->lock);
         w->running = NULL;
-        bool idle = !w->jobs;
+        bool idle = !w->jobs.first;
         pthread_mutex_unlock(&w->lock);
         job_close(j);
         if (idle)
@@ -312,16 +299,13 @@ worker *worker_open(pali_error *err) {
         pali_fail_nomem(err, "starting the chat");
         return NULL;
     }
-    w->jobs_end = &w->jobs;
-    w->events_end = &w->events;
+    queue_open(&w->jobs, false);
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->more, NULL);
-    w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (w->fd < 0 || pthread_create(&w->thread, NULL, work, w)) {
+    if (queue_open(&w->events, true) || pthread_create(&w->thread, NULL, work, w)) {
         pali_fail(err, PALI_EIO, "close other programs", "the system gives no thread: %s",
                   strerror(errno));
-        if (w->fd >= 0)
-            close(w->fd);
+        queue_close(&w->events);
         free(w);
         return NULL;
     }
@@ -336,8 +320,7 @@ static int post(worker *w, job *j, bool copied) {
     }
     pthread_mutex_lock(&w->lock);
     int number = j->number = ++w->numbers;
-    *w->jobs_end = j;
-    w->jobs_end = &j->next;
+    queue_put(&w->jobs, &j->item);
     pthread_cond_signal(&w->more);
     pthread_mutex_unlock(&w->lock);
     return number;
@@ -397,36 +380,31 @@ int worker_add_turn(worker *w, const char *question, const char *answer) {
 }
 
 size_t worker_stop(worker *w, bool drop_waiting) {
-    job *dropped = NULL;
+    queue_item *dropped = NULL, *waiting, *next;
     size_t n = 0;
     pthread_mutex_lock(&w->lock);
     if (w->running && w->running->type != JOB_LOAD)
         atomic_store(&w->cancel, 1);
-    for (job **at = &w->jobs; drop_waiting && *at;) {
-        job *j = *at;
-        if (j->type != JOB_ASK) {
-            at = &j->next;
-            w->jobs_end = at;
+    for (waiting = drop_waiting ? queue_take_all(&w->jobs) : NULL; waiting; waiting = next) {
+        next = waiting->next;
+        if (((job *)waiting)->type != JOB_ASK) {
+            queue_put(&w->jobs, waiting);
             continue;
         }
-        *at = j->next;
-        j->next = dropped;
-        dropped = j;
+        waiting->next = dropped;
+        dropped = waiting;
         n++;
     }
-    if (!w->jobs)
-        w->jobs_end = &w->jobs;
     pthread_mutex_unlock(&w->lock);
-    while (dropped) {
-        job *next = dropped->next;
-        job_close(dropped);
-        dropped = next;
+    for (; dropped; dropped = next) {
+        next = dropped->next;
+        job_close((job *)dropped);
     }
     return n;
 }
 
 int worker_fd(const worker *w) {
-    return w->fd;
+    return w->events.fd;
 }
 
 void worker_close(worker *w) {
@@ -438,18 +416,15 @@ void worker_close(worker *w) {
     pthread_cond_signal(&w->more);
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);
-    while (w->jobs) {
-        job *next = w->jobs->next;
-        job_close(w->jobs);
-        w->jobs = next;
-    }
+    for (job *j; (j = (job *)queue_take(&w->jobs));)
+        job_close(j);
     worker_event ev;
-    while (w->batch || w->events)
+    while (w->batch || w->events.first)
         if (worker_take(w, &ev))
             worker_event_close(&ev);
     pali_dialog_close(w->dialog);
     pali_engine_close(w->engine);
-    close(w->fd);
+    queue_close(&w->events);
     pthread_cond_destroy(&w->more);
     pthread_mutex_destroy(&w->lock);
     free(w);
