@@ -4,6 +4,7 @@
 #include "app/marks.h"
 #include "app/output.h"
 #include "app/pictures_out.h"
+#include "app/results.h"
 #include "core/file.h"
 #include "core/rle.h"
 #include "ui/text.h"
@@ -15,9 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct app_emit {
     const app_options *o;
+    bool many;
     app_masks masks;
     app_pictures *pictures;
     char **classes; /* owned; of coco and yolo */
@@ -42,6 +45,7 @@ int app_emit_open(const app_options *o, bool many, app_emit **out, pali_error *e
         return pali_fail_nomem(err, "opening the output");
     const app_pictures_wish wish = {o->overlay, o->mask_dir, o->crop_dir, many};
     e->o = o;
+    e->many = many;
     e->masks.file = o->mask_weights;
     e->pictures = app_pictures_open(&wish);
     e->images = json_array();
@@ -116,6 +120,37 @@ static int list_classes(app_emit *e, const char *prompt) {
         rc = *item && class_of(e, item) < 0 ? -1 : 0;
     }
     free(words);
+    return rc;
+}
+
+/* --- text ---------------------------------------------------------------------------------- */
+
+bool app_emit_tells_objects(const app_options *o) {
+    return o->format == APP_FORMAT_TEXT && o->verb &&
+           (!strcmp(o->verb->name, "detect") || !strcmp(o->verb->name, "segment"));
+}
+
+static int object_lines(const app_emit *e, const char *path, const pali_result *r, char **out) {
+    bool shown = !e->o->output && isatty(STDOUT_FILENO);
+    char *name = e->many ? results_line(path, "") : strdup("\n"), label[3 * PALI_LABEL_MAX];
+    size_t n;
+    FILE *f = name ? open_memstream(out, &n) : NULL;
+    size_t room = name ? UI_TEXT_ROOM(strlen(name)) + 1 : 0;
+    char *clean = name ? malloc(room) : NULL;
+    if (clean)
+        name[strlen(name) - 1] = 0;
+    for (size_t i = 0; f && clean && i < r->nobjects; i++) {
+        const pali_object *o = &r->objects[i];
+        ui_text_rule rule = shown ? UI_TEXT_TERMINAL : UI_TEXT_PIPE;
+        fprintf(f, "%s%ld,%ld %ld,%ld\t%s\n", ui_text_clean(rule, name, clean, room),
+                lrintf(o->box[0]), lrintf(o->box[1]), lrintf(o->box[2]), lrintf(o->box[3]),
+                ui_text_clean(rule, o->label, label, sizeof label));
+    }
+    int rc = clean ? 0 : -1;
+    if (!f || (ferror(f) | fclose(f)))
+        rc = -1;
+    free(clean);
+    free(name);
     return rc;
 }
 
@@ -315,7 +350,9 @@ int app_emit_answer(app_emit *e, const app_turn *turn, const pali_image *image, 
     app_turn whole = *turn;
     whole.made = m.made;
     whole.overlay = m.left.overlay;
-    if (!rc && e->o->format == APP_FORMAT_JSONL)
+    if (!rc && app_emit_tells_objects(e->o))
+        bad = object_lines(e, turn->images[0], r, line);
+    else if (!rc && e->o->format == APP_FORMAT_JSONL)
         rc = app_json_turn(&whole, line, err);
     else if (!rc && e->o->format == APP_FORMAT_YOLO)
         bad = yolo_answer(e, stem, image, r, line);

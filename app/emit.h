@@ -2,7 +2,8 @@
  *
  * One app_emit lives as long as a run of pictures or turns. --format decides what goes to
  * standard output or to -o:
- *   text   the answer (the caller's: it streams, or is a line of results.h)
+ *   text   the answer (the caller's: it streams, or is a line of results.h); of the verbs detect
+ *          and segment a line for each object, "x0,y0 x1,y1", a tab and its name, in pixels
  *   jsonl  one JSON object an answer, as --json (app/json.h)
  *   coco   one document after the last: a COCO data set whose annotations have scores, too
  *   yolo   "class x y w h" a line for each object, in parts of the picture's sides; with -o a
@@ -16,7 +17,10 @@
 
 typedef struct app_emit app_emit;
 
-/* many: pictures. The model's folder (for its mask weights) is borrowed, set it when it is known. */
+/* many: pictures, whose lines of objects begin with their names. The model's folder (for its mask weights) is borrowed, set it when it is known. */
+/* Whether text is lines of objects, so that the answer itself is not shown. */
+bool app_emit_tells_objects(const app_options *o);
+
 int app_emit_open(const app_options *o, bool many, app_emit **out, pali_error *err);
 void app_emit_model(app_emit *e, const char *model_dir);
 

@@ -154,8 +154,6 @@ static int finish_output(turn *t, const char *prompt, const pali_result *r, cons
         char tail[UI_TEXT_ROOM(0)];
         write_text(t, tail, ui_text_finish(&t->clean, tail));
         rc = app_out_write("\n", 1, err);
-        if (!rc && o->logprobs)
-            rc = tell_logprobs(t->session->engine, r, err);
     }
     app_turn turn_ = {.images = o->nimages ? o->images : &t->session->image_path,
                       .nimages = o->nimages ? o->nimages : 1,
@@ -169,6 +167,8 @@ static int finish_output(turn *t, const char *prompt, const pali_result *r, cons
     if (!rc && line)
         rc = app_out_string(line, err);
     free(line);
+    if (!rc && o->logprobs && o->format == APP_FORMAT_TEXT)
+        rc = tell_logprobs(t->session->engine, r, err);
     return rc;
 }
 
@@ -282,7 +282,8 @@ static int finish_all(turn *t, int rc, pali_error *err) {
 int app_oneshot_run(const app_options *o, app_questions from, pali_error *err) {
     const pali_run run = {.cancel = app_process_stop_flag(), .progress = app_err_progress};
     app_session session;
-    turn t = {.session = &session, .plain = o->format == APP_FORMAT_TEXT};
+    turn t = {.session = &session,
+              .plain = o->format == APP_FORMAT_TEXT && !app_emit_tells_objects(o)};
     int rc = app_session_open(&session, o, &run, err);
     if (rc == PALI_EARG)
         rc = PALI_EUNSUPPORTED; /* a matter of the files: the command line was fine */

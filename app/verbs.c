@@ -17,6 +17,11 @@
     "file is printed as it comes; else each picture gives one line: its name, a tab, the\n"        \
     "answer, with line ends written as \\n.\n"
 
+#define ABOUT_OBJECTS                                                                              \
+    "IMAGE is a file, a folder of pictures, or - for standard input. Each object found is a\n"     \
+    "line: x0,y0 x1,y1 in pixels, a tab, its name; of several pictures the picture's name and\n"   \
+    "a tab come first.\n"
+
 /* In the order of --help. */
 static const app_verb table[] = {
     {
@@ -77,7 +82,7 @@ static const app_verb table[] = {
         .max_words = APP_ANY_NUMBER,
         .texts = 1,
         .has_images = true,
-        .about = ABOUT_IMAGES,
+        .about = ABOUT_OBJECTS,
         .run = app_task_run,
     },
     {
@@ -90,7 +95,7 @@ static const app_verb table[] = {
         .max_words = APP_ANY_NUMBER,
         .texts = 1,
         .has_images = true,
-        .about = ABOUT_IMAGES,
+        .about = ABOUT_OBJECTS,
         .run = app_task_run,
     },
     {

@@ -99,7 +99,6 @@ static void batch_verbs_are_prompts(void **state) {
         {{"ocr"}, "ocr"},
         {{"ask", "what color is the star?"}, "what color is the star?"},
         {{"ask", "--lang", "en", "what color is the star?"}, "answer en what color is the star?"},
-        {{"detect", "star;circle"}, "detect star ; circle"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *args[10] = {"--demo"};

@@ -222,6 +222,27 @@ static void emit_names_never_meet(void **state) {
     spawn_free(&s);
 }
 
+/* The verbs tell a person about objects; -p gives the answer as it is. */
+static void emit_tells_objects_in_lines(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "detect", "star", at("a/x.ppm"), "-m", model);
+    assert_int_equal(s.status, 0);
+    assert_string_equal(s.text[0], "50,12 150,88\tstar\n100,0 200,6\tlog\n");
+    spawn_free(&s);
+    s = RUN(NULL, "segment", "star", at("b/x.ppm"), at("a/x.ppm"), "-m", model);
+    assert_int_equal(s.status, 0);
+    char want[1024];
+    snprintf(want, sizeof want,
+             "%1$s\t16,8 48,56\tstar\n%1$s\t32,0 64,4\tlog\n%2$s\t50,12 150,88\tstar\n"
+             "%2$s\t100,0 200,6\tlog\n",
+             at("b/x.ppm"), at("a/x.ppm"));
+    assert_string_equal(s.text[0], want);
+    spawn_free(&s);
+    s = RUN(NULL, "-m", model, at("a/x.ppm"), "-p", "detect star");
+    assert_int_equal(strncmp(s.text[0], "<loc0128><loc0256>", 18), 0);
+    spawn_free(&s);
+}
+
 static void emit_writes_yolo(void **state) {
     (void)state;
     /* Centre and size; numbers as the prompt lists the names. */
@@ -291,6 +312,7 @@ int main(void) {
         cmocka_unit_test(emit_goes_on_without_weights),
         cmocka_unit_test(emit_keeps_results_when_a_file_cannot_be_written),
         cmocka_unit_test(emit_names_never_meet),
+        cmocka_unit_test(emit_tells_objects_in_lines),
         cmocka_unit_test(emit_writes_yolo),
         cmocka_unit_test(emit_writes_one_coco_document),
     };
