@@ -30,7 +30,8 @@ int app_interactive_run(const app_options *o, pali_error *err) {
                    .images = (int)o->nimages,
                    .context = o->context,
                    .math = o->math,
-                   .quant = o->quant},
+                   .quant = o->quant,
+                   .head8 = o->head8},
         .image = o->nimages  ? o->images[0]
                  : o->resume ? NULL
                              : demo.picture,

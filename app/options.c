@@ -21,6 +21,7 @@ enum {
     OPT_HISTORY,
     OPT_DUMP,
     OPT_CONTEXT,
+    OPT_HEAD,
     OPT_GRAPHICS,
     OPT_THEME,
     OPT_RESUME,
@@ -63,6 +64,10 @@ static const struct {
      "and then without -p a few prompts about it",
      APP_TAKES_MODEL},
     {'b', "backend", "NAME", "auto, cpu or cuda (auto)", APP_TAKES_MODEL | IN_FILE},
+    {OPT_HEAD, "head", "KIND",
+     "on a graphics card, the matrix that chooses the next token:\n"
+     "stored, or int8, which is faster and less exact (stored)",
+     APP_TAKES_MODEL | IN_FILE},
     {OPT_CONTEXT, "context", "N",
      "room for N tokens of picture, question and answer; 0 is the\n"
      "picture and 1024 more (0)",
@@ -441,6 +446,11 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
         return parse_quant(optarg, &o->quant, err);
     case OPT_MATH:
         return parse_math(optarg, &o->math, err);
+    case OPT_HEAD:
+        o->head8 = !strcmp(optarg, "int8");
+        return o->head8 || !strcmp(optarg, "stored")
+                   ? 0
+                   : bad_value("--head", optarg, "stored or int8", err);
     case OPT_CONTEXT:
         return parse_int("--context", optarg, 0, 1 << 24, "a number from 0 to 16777216",
                          &o->context, err);

@@ -60,6 +60,7 @@ typedef struct app_options {
     const char *backend;
     int threads;
     int context; /* positions; 0: the default */
+    bool head8;  /* --head int8 */
     pali_math math;
     pali_quant quant;
     int max_tokens;

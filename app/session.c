@@ -50,6 +50,7 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
         .context = o->context,
         .math = o->math,
         .quant = o->quant,
+        .head8 = o->head8,
     };
     if (o->demo)
         snprintf(s->model_dir, sizeof s->model_dir, "%s", s->demo.dir);

@@ -126,8 +126,11 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
         goto fail;
     }
     pali_weights_prefetch(e->weights);
-    pali_backend_options bo = {
-        .threads = o->threads, .positions = e->context, .math = o->math, .quant = o->quant};
+    pali_backend_options bo = {.threads = o->threads,
+                               .positions = e->context,
+                               .math = o->math,
+                               .quant = o->quant,
+                               .head8 = o->head8};
     if (automatic && e->backend != pali_backend_cpu()) {
         rc = open_model(e, &bo, run, &e->fallback);
         if (rc == PALI_ECANCEL)

@@ -30,6 +30,7 @@ typedef struct {
     pali_quant quant;      /* of the decoder's matrices; see quant.h */
     int context; /* positions of the key/value cache; 0 = images + 1024, at most the model's */
     int images;  /* to make room for when context is 0; 0 = 1 */
+    bool head8;  /* pali_backend_options */
 } pali_engine_options;
 
 typedef struct {

@@ -101,9 +101,7 @@ static void head(pali_model *m) {
     g.D = c->D;
     g.norm = m->norm;
     g.eps = c->eps;
-    g.w.form = FORM_HALF;
-    g.w.w = m->embed;
-    g.w.ld = ld8(c->D);
+    g.w = m->head;
     g.rows = c->V;
     g.out = m->logits;
     g.cap = c->final_softcap;

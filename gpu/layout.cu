@@ -57,7 +57,8 @@ static int64_t least(int64_t a, int64_t b) {
  * vector's parts are simply joined. */
 typedef struct {
     void **to;
-    weight *w; /* set too, for a matrix that may be quantised; else NULL */
+    weight *w; /* set too, for a matrix that may be quantised, into form; else NULL */
+    weight_form form;
     bool wide; /* float32, else the model's 16-bit type */
     bool vector, alternate;
     int parts, cols, rows[3];
@@ -76,9 +77,10 @@ static item matrix(void **to, int rows, int cols, const pali_matrix *m) {
     return i;
 }
 
-static item stream(weight *w, int rows, int cols, const pali_matrix *m) {
+static item stream(weight *w, weight_form form, int rows, int cols, const pali_matrix *m) {
     item i = matrix((void **)(uintptr_t)&w->w, rows, cols, m);
     i.w = w;
+    i.form = form;
     return i;
 }
 
@@ -137,16 +139,19 @@ static int visit_text(pali_model *m, item_visit *f, void *user, pali_error *err)
     const pali_weights *w = m->w;
     const pali_text_config *c = &w->config.text;
     item embed = matrix(&m->embed, c->V, c->D, &w->embed), norm = floats(&m->norm, c->D, &w->norm);
+    item head = stream(&m->head, FORM_INT8, c->V, c->D, &w->embed);
     int rc = f(user, &embed, err), HE = c->H * c->E, KE = c->K * c->E;
+    if (!rc && m->head8)
+        rc = f(user, &head, err);
     for (int i = 0; i < c->layers && rc == 0; i++) {
         const pali_text_layer *l = &w->text[i];
         text_layer *to = &m->text[i];
         item all[8] = {floats(&to->attn_norm, c->D, &l->attn_norm),
-                       stream(&to->qkv, HE, c->D, &l->q_w),
-                       stream(&to->o, c->D, HE, &l->o_w),
+                       stream(&to->qkv, m->form, HE, c->D, &l->q_w),
+                       stream(&to->o, m->form, c->D, HE, &l->o_w),
                        floats(&to->mlp_norm, c->D, &l->mlp_norm),
-                       stream(&to->gate_up, c->F, c->D, &l->gate_w),
-                       stream(&to->down, c->D, c->F, &l->down_w),
+                       stream(&to->gate_up, m->form, c->F, c->D, &l->gate_w),
+                       stream(&to->down, m->form, c->D, c->F, &l->down_w),
                        floats(&to->post_attn_norm, c->D, &l->post_attn_norm),
                        floats(&to->post_mlp_norm, c->D, &l->post_mlp_norm)};
         join(&all[1], KE, &l->k_w);
@@ -215,7 +220,7 @@ static int place_item(void *user, const item *i, pali_error *err) {
     (void)err;
     placing *p = (placing *)user;
     int64_t rows = item_rows(i), ld = item_ld(i);
-    weight_form form = i->w ? p->m->form : FORM_HALF;
+    weight_form form = i->form;
     if (form == FORM_INT8)
         ld = ((int64_t)i->cols + 15) / 16 * 16;
     if (form == FORM_HALF)
@@ -260,10 +265,10 @@ static int measure_item(void *user, const item *i, pali_error *err) {
         int64_t n = (int64_t)i->rows[p] * i->cols, size = (int64_t)raw_size(i->part[p]);
         s->bytes += n * size;
         s->row = most(s->row, i->cols * size);
-        if (i->w && s->m->form == FORM_NF4)
+        if (i->form == FORM_NF4)
             s->blocks = most(s->blocks, n / NF4_BLOCK);
     }
-    if (i->w && s->m->form != FORM_HALF)
+    if (i->form != FORM_HALF && i->w != &s->m->head)
         s->elements = most(s->elements, item_rows(i) * ld8(i->cols));
     return 0;
 }
@@ -375,6 +380,7 @@ int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_opti
     bool f16_only = true;
     visit(m, find_type, &f16_only, NULL);
     m->half = f16_only ? HALF_F16 : HALF_BF16;
+    m->head8 = o->head8;
     m->form = o->quant == PALI_QUANT_INT8  ? FORM_INT8
               : o->quant == PALI_QUANT_NF4 ? FORM_NF4
                                            : FORM_HALF;
@@ -396,6 +402,10 @@ int layout_place(pali_model *m, pali_memory *need, pali_error *err) {
     if (m->form == FORM_NF4)
         m->tables = (float *)take(&w.a, NF4_TABLES + NF4_MIDDLES, sizeof(float));
     visit(m, place_item, &w, NULL);
+    if (!m->head8) {
+        m->head.w = m->embed;
+        m->head.ld = ld8(m->w->config.text.D);
+    }
     place_kv(m, &kv);
     place_work(m, &work);
     if (w.a.overflow || kv.overflow || work.overflow)
@@ -432,7 +442,7 @@ typedef struct {
  * want them. */
 static int64_t piece_elements(const pali_model *m, const item *it, const pali_matrix *p) {
     int64_t n = (int64_t)(m->load.bytes / raw_size(p));
-    weight_form form = it->w ? it->w->form : FORM_HALF;
+    weight_form form = it->form;
     int64_t whole = form == FORM_INT8 ? p->cols : form == FORM_NF4 ? NF4_BLOCK : 1;
     return n / whole * whole;
 }
@@ -470,7 +480,7 @@ static int upload_part(upload *u, const item *it, int p, int64_t row_first, int6
     const pali_matrix *from = it->part[p];
     size_t size = raw_size(from);
     int64_t all = (int64_t)from->rows * from->cols, step = piece_elements(m, it, from);
-    weight_form form = it->w ? it->w->form : FORM_HALF;
+    weight_form form = it->form;
     raw_piece piece = {};
     piece.type = from->dtype == PALI_F32 ? RAW_F32 : from->dtype == PALI_F16 ? RAW_F16 : RAW_BF16;
     piece.cols = it->cols;

@@ -51,12 +51,14 @@ struct pali_model {
     const pali_weights *w;
     half_type half;
     weight_form form; /* of the decoder's matrices */
+    bool head8;       /* the head is int8, beside the embedding of 16 bits */
     int positions;
     int device;
     tuning tune;
 
     void *weight_block, *kv_block, *work_block; /* device, owned; all below point into them */
-    void *patch_w, *proj_w, *embed;             /* the embedding is the head as well */
+    void *patch_w, *proj_w, *embed;
+    weight head; /* the embedding, or its own copy in int8 */
     float *patch_b, *position, *post_ln_w, *post_ln_b, *proj_b, *norm;
     float *tables;        /* of NF4 */
     vision_layer *vision; /* [layers] in host memory, owned */

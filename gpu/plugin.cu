@@ -250,6 +250,7 @@ static size_t need_with(const pali_model *m, int positions, pali_quant quant) {
     pali_memory need;
     o.positions = positions;
     o.quant = quant;
+    o.head8 = m->head8;
     return cuda_memory(m->w, &o, &need, NULL) == 0 ? sum_of(&need) + margin : SIZE_MAX;
 }
 
