@@ -249,6 +249,10 @@ static bool is_heif(const pali_image_input *in) {
 
 static int read_pixels(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
                        pali_error *err) {
+    if (has_at(in, 0, "GIF87a") || has_at(in, 0, "GIF89a"))
+        return pali_gif_read(in, out, err);
+    if (in->frames)
+        *in->frames = 1;
     if (has_at(in, 0, "\x89PNG\r\n\x1a\n"))
         return pali_png_read(in, out, notes, err);
     if (has_at(in, 0, "\xff\xd8\xff"))
@@ -259,8 +263,6 @@ static int read_pixels(const pali_image_input *in, pali_image *out, pali_image_n
     if (is_heif(in))
         return pali_heif_read(in, out, notes, err);
 #endif
-    if (has_at(in, 0, "GIF87a") || has_at(in, 0, "GIF89a"))
-        return pali_gif_read(in, out, err);
     if (has_at(in, 0, "BM"))
         return pali_bmp_read(in, out, err);
     if (in->n >= 3 && in->bytes[0] == 'P' && in->bytes[1] >= '1' && in->bytes[1] <= '6' &&
@@ -345,13 +347,43 @@ int pali_image_decode_input(const pali_image_input *in, pali_image *out, pali_er
     return rc;
 }
 
+static int decode(const pali_image_input *in, pali_image *out, pali_error *err) {
+    *out = (pali_image){0};
+    return in->n && in->n <= PALI_IMAGE_MAX_BYTES && pali_image_sandbox_on()
+               ? pali_image_sandbox_decode(in, out, err)
+               : pali_image_decode_input(in, out, err);
+}
+
 int pali_image_decode(const uint8_t *bytes, size_t n, const char *name, pali_image *out,
                       pali_error *err) {
-    pali_image_input in = {bytes, n, name, PALI_IMAGE_MAX_PIXELS};
-    *out = (pali_image){0};
-    return n && n <= PALI_IMAGE_MAX_BYTES && pali_image_sandbox_on()
-               ? pali_image_sandbox_decode(&in, out, err)
-               : pali_image_decode_input(&in, out, err);
+    pali_image_input in = {bytes, n, name, PALI_IMAGE_MAX_PIXELS, NULL};
+    return decode(&in, out, err);
+}
+
+int pali_image_decode_frames(const uint8_t *bytes, size_t nbytes, const char *name, size_t n,
+                             pali_image *out, size_t *got, pali_error *err) {
+    unsigned frames = n < PALI_IMAGE_MAX_SIDE ? (unsigned)n : PALI_IMAGE_MAX_SIDE;
+    pali_image_input in = {bytes, nbytes, name, PALI_IMAGE_MAX_PIXELS, &frames};
+    pali_image all;
+    *got = 0;
+    int rc = decode(&in, &all, err);
+    if (rc)
+        return rc;
+    int height = all.height / (int)frames;
+    size_t size = (size_t)all.width * (size_t)height * 3;
+    for (unsigned i = 0; i < frames && !rc; i++) {
+        pali_image one = {all.width, height, malloc(size)};
+        if (!one.rgb) {
+            rc = pali_fail_nomem(err, "opening an animation");
+            break;
+        }
+        memcpy(one.rgb, all.rgb + i * size, size);
+        out[(*got)++] = one;
+    }
+    pali_image_close(&all);
+    while (rc && *got)
+        pali_image_close(&out[--*got]);
+    return rc;
 }
 
 int pali_image_open(const char *path, pali_image *out, pali_error *err) {

@@ -40,6 +40,12 @@ int pali_image_open(const char *path, pali_image *out, pali_error *err);
 int pali_image_decode(const uint8_t *bytes, size_t n, const char *name, pali_image *out,
                       pali_error *err);
 
+/* The middles of n > 0 equal parts of an animated GIF as pictures of their own, in order; all when
+ * there are no more than n. *got > 0 pictures are in out [n], to be closed each. A picture that does
+ * not move is one. */
+int pali_image_decode_frames(const uint8_t *bytes, size_t nbytes, const char *name, size_t n,
+                             pali_image *out, size_t *got, pali_error *err);
+
 /* Reads a whole file ("-" is standard input) of at most PALI_IMAGE_MAX_BYTES.
  * Caller frees *bytes with free(). */
 int pali_image_read_file(const char *path, uint8_t **bytes, size_t *n, pali_error *err);

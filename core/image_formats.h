@@ -18,6 +18,8 @@ typedef struct {
     size_t n;
     const char *name;  /* as messages call it */
     size_t max_pixels; /* width * height at most */
+    unsigned *frames;  /* NULL: one picture. Else in: so many frames of an animation at most, > 0;
+                          out: how many came, of one size, one below the other */
 } pali_image_input;
 
 /* pali_image_decode with a pixel limit of the caller's. */

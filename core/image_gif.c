@@ -1,4 +1,4 @@
-/* image_gif.c - the first picture of a GIF.
+/* image_gif.c - the first picture of a GIF, or some of its frames.
  *
  * stb_image's reader is not used: it composites against the background and makes
  * transparent pixels black, where Pillow's convert("RGB") shows the palette's
@@ -9,7 +9,13 @@
  *   - a picture that sticks out of the screen enlarges it.
  * Unlike Pillow 11.3, a grey palette of the picture's own counts although the file
  * has another palette as well (Pillow shows the wrong colours).
- * The data must fill the picture; a shorter stream is an error.                  */
+ * The data must fill the picture; a shorter stream is an error.
+ *
+ * A frame is drawn over those before it, as Pillow does: a transparent index leaves what is
+ * there, and when its time is over its rectangle stays, is filled (with the colour of the
+ * transparent index, else of the background), or gets back what was there. Frames do not
+ * enlarge the screen, and a frame that says nothing stays (in Pillow 11.3 it does what the one
+ * before it did).                                                                         */
 #include "core/image_formats.h"
 
 #include <stdbool.h>
@@ -22,13 +28,19 @@ enum {
     NO_CODE = -1,
 };
 
-/* The palette in force and where the picture goes. */
+enum { /* what becomes of a frame's rectangle afterwards; anything else: it stays */
+    DISPOSE_FILL = 2,
+    DISPOSE_RESTORE = 3,
+};
+
+/* The screen, and the frame at hand: its palette and where it goes. */
 typedef struct {
-    uint8_t palette[256][3];
+    uint8_t global[256][3], palette[256][3];
     uint32_t screen_width, screen_height, x, y, width, height;
     bool interlaced;
-    unsigned transparent; /* index that fills the rest of the screen */
-    unsigned code_bits;   /* of a literal, from the file */
+    int transparent; /* index; -1: none */
+    unsigned dispose, background;
+    unsigned code_bits; /* of a literal, from the file */
 } gif_file;
 
 /* Bytes left to read; every take checks. */
@@ -71,29 +83,42 @@ static bool read_palette(span *s, unsigned flags, uint8_t palette[256][3]) {
     return true;
 }
 
-/* Reads up to the compressed data of the first picture. */
-static int read_headers(const pali_image_input *in, span *s, gif_file *gif, pali_error *err) {
+static int read_screen(const pali_image_input *in, span *s, gif_file *gif, pali_error *err) {
     const uint8_t *screen = take(s, 13);
     if (!screen)
         return pali_image_fail_short(in, "GIF", err);
     gif->screen_width = pali_le16(screen + 6);
     gif->screen_height = pali_le16(screen + 8);
+    gif->background = screen[11];
     for (size_t i = 0; i < 256; i++)
-        memset(gif->palette[i], (int)i, 3);
-    if (screen[10] & 0x80 && !read_palette(s, screen[10], gif->palette))
+        memset(gif->global[i], (int)i, 3);
+    if (screen[10] & 0x80 && !read_palette(s, screen[10], gif->global))
         return pali_image_fail_short(in, "GIF", err);
+    return 0;
+}
+
+/* Reads up to the compressed data of the next frame. *end: there is none. */
+static int read_frame(const pali_image_input *in, span *s, gif_file *gif, bool *end,
+                      pali_error *err) {
+    gif->transparent = -1;
+    gif->dispose = 0;
+    *end = false;
     for (;;) {
         const uint8_t *kind = take(s, 1);
         if (!kind)
             return pali_image_fail_short(in, "GIF", err);
-        if (*kind == ';')
-            return pali_image_fail_damaged(in, "GIF", "no picture in it", err);
+        if (*kind == ';') {
+            *end = true;
+            return 0;
+        }
         if (*kind == '!') {
             const uint8_t *label = take(s, 2); /* with the length of the first block */
             if (!label || s->end - s->p < label[1])
                 return pali_image_fail_short(in, "GIF", err);
-            if (label[0] == 0xf9 && label[1] >= 4 && s->p[0] & 1)
-                gif->transparent = s->p[3];
+            if (label[0] == 0xf9 && label[1] >= 4) {
+                gif->dispose = s->p[0] >> 2 & 7;
+                gif->transparent = s->p[0] & 1 ? s->p[3] : -1;
+            }
             s->p--; /* back to that length: the chain starts there */
             if (!skip_blocks(s))
                 return pali_image_fail_short(in, "GIF", err);
@@ -109,6 +134,7 @@ static int read_headers(const pali_image_input *in, span *s, gif_file *gif, pali
     gif->width = pali_le16(p + 4);
     gif->height = pali_le16(p + 6);
     gif->interlaced = p[8] & 0x40;
+    memcpy(gif->palette, gif->global, sizeof gif->palette);
     if (p[8] & 0x80 && !read_palette(s, p[8], gif->palette))
         return pali_image_fail_short(in, "GIF", err);
     const uint8_t *code_bits = take(s, 1);
@@ -154,6 +180,7 @@ typedef struct {
     pali_image *out;
     uint32_t x, y;
     int sweep;
+    int skip; /* index that draws nothing; -1: all draw */
     bool full;
 } pen;
 
@@ -162,8 +189,9 @@ static void put(pen *to, unsigned index) {
     const gif_file *gif = to->gif;
     if (to->full)
         return;
-    size_t at = (size_t)(gif->y + to->y) * (size_t)to->out->width + gif->x + to->x;
-    memcpy(to->out->rgb + 3 * at, gif->palette[index], 3);
+    uint32_t x = gif->x + to->x, y = gif->y + to->y;
+    if ((int)index != to->skip && x < (uint32_t)to->out->width && y < (uint32_t)to->out->height)
+        memcpy(to->out->rgb + 3 * ((size_t)y * (size_t)to->out->width + x), gif->palette[index], 3);
     if (++to->x < gif->width)
         return;
     to->x = 0;
@@ -224,21 +252,139 @@ static int read_codes(const pali_image_input *in, span s, pen *to, pali_error *e
     return 0;
 }
 
-int pali_gif_read(const pali_image_input *in, pali_image *out, pali_error *err) {
-    gif_file gif = {0};
-    span s = {in->bytes, in->bytes + in->n};
-    int rc = read_headers(in, &s, &gif, err);
+/* --- one picture ------------------------------------------------------------------------ */
+
+/* The first frame on a screen that is large enough for it. */
+static int read_first(const pali_image_input *in, span *s, gif_file *gif, pali_image *out,
+                      pali_error *err) {
+    bool none = false;
+    int rc = read_screen(in, s, gif, err);
+    if (!rc)
+        rc = read_frame(in, s, gif, &none, err);
+    if (!rc && none)
+        rc = pali_image_fail_damaged(in, "GIF", "no picture in it", err);
     if (rc)
         return rc;
-    uint32_t right = gif.x + gif.width, bottom = gif.y + gif.height;
-    uint32_t width = right > gif.screen_width ? right : gif.screen_width;
-    uint32_t height = bottom > gif.screen_height ? bottom : gif.screen_height;
+    uint32_t right = gif->x + gif->width, bottom = gif->y + gif->height;
+    uint32_t width = right > gif->screen_width ? right : gif->screen_width;
+    uint32_t height = bottom > gif->screen_height ? bottom : gif->screen_height;
     rc = pali_image_alloc(in, "GIF", width, height, out, err);
     if (rc)
         return rc;
-    if (gif.width < width || gif.height < height)
+    if (gif->width < width || gif->height < height) {
+        const uint8_t *free_colour = gif->palette[gif->transparent < 0 ? 0 : gif->transparent];
         for (size_t i = 0; i < (size_t)width * height; i++)
-            memcpy(out->rgb + 3 * i, gif.palette[gif.transparent], 3);
-    pen to = {.gif = &gif, .out = out};
-    return read_codes(in, s, &to, err);
+            memcpy(out->rgb + 3 * i, free_colour, 3);
+    }
+    pen to = {.gif = gif, .out = out, .skip = -1};
+    return read_codes(in, *s, &to, err);
+}
+
+/* --- frames ------------------------------------------------------------------------------- */
+
+/* Whole frames in the file after s, which stands before the first. A cut end ends them. */
+static size_t count_frames(const pali_image_input *in, span s, gif_file gif) {
+    size_t n = 0;
+    bool end = false;
+    while (!read_frame(in, &s, &gif, &end, NULL) && !end && skip_blocks(&s))
+        n++;
+    return n;
+}
+
+/* Rows of the frame's rectangle between screen and copy, which is as large. */
+static void move_rectangle(const gif_file *gif, const pali_image *from, pali_image *to) {
+    uint32_t w = (uint32_t)from->width, h = (uint32_t)from->height;
+    uint32_t right = gif->x + gif->width < w ? gif->x + gif->width : w;
+    uint32_t bottom = gif->y + gif->height < h ? gif->y + gif->height : h;
+    for (uint32_t y = gif->y; y < bottom && gif->x < right; y++) {
+        size_t at = 3 * ((size_t)y * w + gif->x);
+        memcpy(to->rgb + at, from->rgb + at, 3 * (size_t)(right - gif->x));
+    }
+}
+
+static void fill_rectangle(const gif_file *gif, pali_image *screen) {
+    const uint8_t *colour =
+        gif->palette[gif->transparent >= 0 ? (unsigned)gif->transparent : gif->background];
+    for (uint32_t y = gif->y; y < gif->y + gif->height && y < (uint32_t)screen->height; y++)
+        for (uint32_t x = gif->x; x < gif->x + gif->width && x < (uint32_t)screen->width; x++)
+            memcpy(screen->rgb + 3 * ((size_t)y * (size_t)screen->width + x), colour, 3);
+}
+
+/* Draws frame after frame on screen, which shows the first, and copies those that are
+ * wanted: of `all`, the middles of `want` equal parts. */
+static int play(const pali_image_input *in, span s, gif_file *gif, size_t all, unsigned want,
+                pali_image *screen, pali_image *before, uint8_t *out, pali_error *err) {
+    size_t bytes = (size_t)screen->width * (size_t)screen->height * 3, drawn = 0;
+    const size_t most = 16 * PALI_IMAGE_MAX_PIXELS;
+    for (size_t k = 0, i = 0;; k++) {
+        for (; i < want && (2 * i + 1) * all / (2 * want) == k; i++)
+            memcpy(out + i * bytes, screen->rgb, bytes);
+        if (i == want)
+            return 0;
+        /* There was nothing before the first. */
+        if (gif->dispose == DISPOSE_FILL ||
+            (gif->dispose == DISPOSE_RESTORE && k == 0 && gif->transparent >= 0))
+            fill_rectangle(gif, screen);
+        else if (gif->dispose == DISPOSE_RESTORE && k > 0)
+            move_rectangle(gif, before, screen);
+        skip_blocks(&s);
+        bool end;
+        int rc = read_frame(in, &s, gif, &end, err);
+        drawn += (size_t)gif->width * gif->height;
+        if (!rc && drawn > most)
+            rc = pali_fail(err, PALI_ELIMIT, "ask about a shorter one",
+                           "%s: the animation is too long", in->name);
+        if (rc)
+            return rc;
+        if (gif->dispose == DISPOSE_RESTORE)
+            move_rectangle(gif, screen, before);
+        pen to = {.gif = gif, .out = screen, .skip = gif->transparent};
+        rc = read_codes(in, s, &to, err);
+        if (rc)
+            return rc;
+    }
+}
+
+/* *out, the first frame, becomes those that in->frames asks for. */
+static int read_frames(const pali_image_input *in, span before, span after, gif_file *gif,
+                       pali_image *out, pali_error *err) {
+    size_t all = count_frames(in, before, *gif);
+    unsigned want = *in->frames < all ? *in->frames : (unsigned)all;
+    want = want ? want : 1; /* what was decoded was whole enough */
+    *in->frames = want;
+    if (all < 2)
+        return 0;
+    pali_image stack = {0}, copy = {0};
+    size_t bytes = (size_t)out->width * (size_t)out->height * 3;
+    int rc = pali_image_check_size(in, "GIF", (uint64_t)out->width, (uint64_t)out->height, err);
+    if (!rc && ((size_t)want * (bytes / 3) > in->max_pixels ||
+                (size_t)want * (size_t)out->height > PALI_IMAGE_MAX_SIDE))
+        rc = pali_fail(err, PALI_ELIMIT, "take fewer frames",
+                       "%s: %u frames of %d x %d pixels are too many", in->name, want, out->width,
+                       out->height);
+    if (!rc && (!(stack.rgb = malloc(want * bytes)) || !(copy.rgb = malloc(bytes))))
+        rc = pali_fail_nomem(err, "opening an animation");
+    copy.width = out->width, copy.height = out->height;
+    if (!rc)
+        rc = play(in, after, gif, all, want, out, &copy, stack.rgb, err);
+    free(copy.rgb);
+    if (rc) {
+        free(stack.rgb);
+        return rc;
+    }
+    free(out->rgb);
+    *out = (pali_image){out->width, out->height * (int)want, stack.rgb};
+    return 0;
+}
+
+int pali_gif_read(const pali_image_input *in, pali_image *out, pali_error *err) {
+    gif_file gif = {0};
+    span s = {in->bytes, in->bytes + in->n};
+    int rc = read_first(in, &s, &gif, out, err);
+    if (rc || !in->frames)
+        return rc;
+    gif_file screen = {0};
+    span start = {in->bytes, in->bytes + in->n};
+    read_screen(in, &start, &screen, NULL);
+    return read_frames(in, start, s, &gif, out, err);
 }

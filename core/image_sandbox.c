@@ -53,11 +53,13 @@ enum {
 
 typedef struct {
     char name[NAME_MAX_BYTES]; /* for messages */
+    unsigned frames;           /* 0: one picture */
 } request;
 
 typedef struct {
     int rc;
     int width, height;
+    unsigned frames;
     pali_error error;
 } reply;
 
@@ -170,7 +172,9 @@ static _Noreturn void decode_and_exit(scmp_filter_ctx filter, const request *q, 
     if (!bytes || bytes == MAP_FAILED || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
         seccomp_load(filter))
         _exit(1);
-    pali_image_input in = {bytes, (size_t)st.st_size, q->name, PALI_IMAGE_MAX_PIXELS};
+    r.frames = q->frames;
+    pali_image_input in = {bytes, (size_t)st.st_size, q->name, PALI_IMAGE_MAX_PIXELS,
+                           q->frames ? &r.frames : NULL};
     r.rc = rules.decode(&in, &image, &r.error);
     if (!r.rc) {
         r.width = image.width;
@@ -352,9 +356,13 @@ static int take(reply *r, int pixels, const pali_image_input *in, pali_image *ou
     if (r->rc < 0)
         return pali_fail(err, r->rc < PALI_ECANCEL ? PALI_EFORMAT : r->rc, r->error.hint, "%s",
                          r->error.what);
-    if (r->rc > 0 || r->width < 1 || r->height < 1)
+    unsigned most = in->frames ? *in->frames : 0;
+    if (r->rc > 0 || r->width < 1 || r->height < 1 ||
+        (most && (r->frames < 1 || r->frames > most || (unsigned)r->height % r->frames)))
         return fail_stopped(in->name, "gave nonsense", err);
     int rc = pali_image_alloc(in, "picture", (uint64_t)r->width, (uint64_t)r->height, out, err);
+    if (!rc && most)
+        *in->frames = r->frames;
     if (!rc && read_pixels(pixels, out->rgb, (size_t)r->width * (size_t)r->height * 3)) {
         pali_image_close(out);
         rc = fail_stopped(in->name, "gave fewer pixels than it said", err);
@@ -363,7 +371,7 @@ static int take(reply *r, int pixels, const pali_image_input *in, pali_image *ou
 }
 
 int pali_image_sandbox_decode(const pali_image_input *in, pali_image *out, pali_error *err) {
-    request q = {{0}};
+    request q = {.frames = in->frames ? *in->frames : 0};
     snprintf(q.name, sizeof q.name, "%s", in->name);
     int fd[FDS] = {-1, -1, -1}, pair[2] = {-1, -1};
     reply r;

@@ -103,7 +103,7 @@ static void same_as_in_this_process(const char *path) {
     pali_error err = {0}, plain_err = {0};
     pali_image a, b;
     read_whole(path, &bytes, &n);
-    pali_image_input in = {bytes, n, path, PALI_IMAGE_MAX_PIXELS};
+    pali_image_input in = {bytes, n, path, PALI_IMAGE_MAX_PIXELS, NULL};
     int plain = pali_image_decode_input(&in, &b, &plain_err);
     assert_int_equal(pali_image_decode(bytes, n, path, &a, &err), plain);
     assert_string_equal(err.what, plain_err.what);

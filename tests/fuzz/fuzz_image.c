@@ -46,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         memcpy(bytes, data, n);
     if (n >= 4 && !memcmp(bytes, "\x89PNG", 4))
         seal_png(bytes, n);
-    pali_image_input in = {bytes, n, "fuzz", MAX_PIXELS};
+    pali_image_input in = {bytes, n, "fuzz", MAX_PIXELS, NULL};
     pali_image image, small;
     pali_error err = {0};
     if (pali_image_decode_input(&in, &image, &err) == 0) {
@@ -56,6 +56,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     } else if (!err.code || !err.what[0] || image.rgb) {
         abort(); /* every failure says something and leaves nothing */
     }
+    pali_image_close(&image);
+    unsigned frames = 3;
+    in.frames = &frames;
+    if (pali_image_decode_input(&in, &image, &err) == 0 &&
+        (frames < 1 || frames > 3 || (unsigned)image.height % frames))
+        abort();
     pali_image_close(&image);
     free(bytes);
     return 0;
