@@ -15,8 +15,8 @@
 /* A person at a terminal who asked nothing yet. */
 static bool wants_chat(const app_options *o) {
     return !o->nprompts && o->format == APP_FORMAT_TEXT && !o->overlay && !o->mask_dir &&
-           !o->crop_dir && !o->dump && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) &&
-           !(o->nimages && !strcmp(o->images[0], "-"));
+           !o->crop_dir && !o->dump && !o->frames && isatty(STDIN_FILENO) &&
+           isatty(STDOUT_FILENO) && !(o->nimages && !strcmp(o->images[0], "-"));
 }
 
 /* Where the questions come from; refuses what could only wait for ever. */

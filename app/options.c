@@ -1,6 +1,7 @@
 /* options.c - one table of options for getopt_long, --help and the config file; see options.h. */
 #include "app/options.h"
 
+#include "app/frames.h"
 #include "ui/term.h"
 
 #include <getopt.h>
@@ -33,6 +34,7 @@ enum {
     OPT_YES,
     OPT_VERSION,
     OPT_LOGPROBS,
+    OPT_FRAMES,
     OPT_TEXT,
     OPT_TEXTS,
     OPT_MASK_WEIGHTS,
@@ -96,6 +98,10 @@ static const struct {
      "earlier turns shown to the model: none, auto (before\n"
      "free-text questions) or the last N (auto)",
      APP_TAKES_ASKING | IN_FILE},
+    {OPT_FRAMES, "frames", "N",
+     "ask about N pictures of each animated GIF or video (videos\n"
+     "need ffmpeg), with -p",
+     APP_TAKES_ASKING},
     {'n', "max-tokens", "N", "longest answer, in tokens (256)", APP_TAKES_ANSWER | IN_FILE},
 
     {0, "Ranking", NULL, NULL, 0},
@@ -415,6 +421,9 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     case 'p':
         o->prompts[o->nprompts++] = optarg;
         return 0;
+    case OPT_FRAMES:
+        return parse_int("--frames", optarg, 1, APP_FRAMES_MAX, "a number from 1 to 64", &o->frames,
+                         err);
     case OPT_LOGPROBS:
         o->logprobs = true;
         return 0;

@@ -81,6 +81,8 @@ typedef struct app_options {
     const char *revision; /* of a model on the hub; NULL: none */
     bool yes;             /* no questions back */
 
+    int frames; /* pictures of each animation or video; 0: the first of one */
+
     bool json, verbose, logprobs;
     app_format format;               /* JSONL exactly when json is set */
     const char *overlay;             /* file or folder; NULL: none */

@@ -2,12 +2,14 @@
 #include "app/session.h"
 
 #include "app/dump.h"
+#include "app/frames.h"
 #include "app/output.h"
 #include "app/process.h"
 #include "core/image_sandbox.h"
 
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 double app_clock(void) {
@@ -21,9 +23,8 @@ static void describe(const app_session *s, const char *model_dir) {
     if (s->image_path)
         app_err_note("picture  %s, %d x %d%s", s->image_path, s->image.width, s->image.height,
                      pali_image_sandbox_on() ? "" : ", decoded without a sandbox");
-    for (size_t k = 0; k < s->nfurther; k++)
-        app_err_note("         %s, %d x %d", s->options->images[k + 1], s->further[k].width,
-                     s->further[k].height);
+    if (s->nfurther)
+        app_err_note("         and %zu more for the same prompt", s->nfurther);
     app_err_note("model    %s: %s, %s, %.1f million weights, %.1f MB, %d x %d pixels in %d tokens",
                  model_dir, i->generation == 2 ? "PaliGemma 2" : "PaliGemma", i->dtype,
                  1e-6 * (double)i->params, 1e-6 * (double)i->weight_bytes, i->image_size,
@@ -84,16 +85,34 @@ static int set_images(app_session *s, pali_error *err) {
     return rc;
 }
 
+/* Every picture that the options name, or the frames of what moves. */
+static int open_pictures(app_session *s, pali_error *err) {
+    const app_options *o = s->options;
+    size_t each = o->frames ? (size_t)o->frames : 1, files = o->nimages ? o->nimages : 1;
+    pali_image *list = calloc(files * each, sizeof *list);
+    size_t n = 0;
+    int rc = list ? 0 : pali_fail_nomem(err, "opening the images");
+    for (size_t i = 0; i < files && !rc; i++) {
+        size_t got;
+        rc = app_frames_open(i ? o->images[i] : s->image_path, (size_t)o->frames, list + n, &got,
+                             err);
+        n += got;
+    }
+    if (n) {
+        s->image = list[0];
+        s->nfurther = n - 1;
+        memmove(list, list + 1, s->nfurther * sizeof *list);
+    }
+    s->further = list;
+    return rc;
+}
+
 int app_session_open(app_session *out, const app_options *o, const pali_run *run, pali_error *err) {
     int rc = app_session_begin(out, o, err);
     if (rc)
         return rc;
     out->image_path = o->nimages ? o->images[0] : out->demo.picture;
-    rc = pali_image_open(out->image_path, &out->image, err);
-    if (!rc && o->nimages > 1 && !(out->further = calloc(o->nimages, sizeof *out->further)))
-        rc = pali_fail_nomem(err, "opening the images");
-    for (size_t i = 1; i < o->nimages && !rc; i++, out->nfurther += !rc)
-        rc = pali_image_open(o->images[i], &out->further[i - 1], err);
+    rc = open_pictures(out, err);
     if (!rc && o->dump)
         rc = app_dump_prepare(o->dump, err);
     if (rc)
