@@ -341,8 +341,9 @@ int app_emit_answer(app_emit *e, const app_turn *turn, const pali_image *image, 
     *line = NULL;
     made_all m = {0};
     const pali_result *r = turn->result;
-    char *stem = app_pictures_stem(e->pictures, turn->images[0]);
-    if (!stem || list_classes(e, turn->prompt)) {
+    bool names = needs_pictures(e->o) || e->o->format == APP_FORMAT_YOLO;
+    char *stem = names ? app_pictures_stem(e->pictures, turn->images[0]) : NULL;
+    if ((names && !stem) || list_classes(e, turn->prompt)) {
         free(stem);
         return pali_fail_nomem(err, "writing the answer");
     }
