@@ -707,9 +707,11 @@ static int open_chat(chat *c, saved_chat *saved, pali_error *err) {
 }
 
 static void greet(chat *c) {
-    static const char hello[] =
-        "Ask about the picture, or try: caption en, detect THING. Keys and commands: F1 or ?";
-    ui_transcript_add(c->log, UI_FROM_PROGRAM, hello, sizeof hello - 1);
+    char hello[128];
+    snprintf(hello, sizeof hello,
+             "Ask about the picture, or try: caption en, detect THING. Keys and commands: F%d or ?",
+             c->o->keys.f[APP_KEY_HELP]);
+    ui_transcript_add(c->log, UI_FROM_PROGRAM, hello, strlen(hello));
 }
 
 static void close_chat(chat *c) {

@@ -2,6 +2,7 @@
 #ifndef APP_CHAT_H
 #define APP_CHAT_H
 
+#include "app/keymap.h"
 #include "core/pali.h"
 
 #include <stdbool.h>
@@ -16,6 +17,7 @@ typedef struct {
     pali_ask ask;             /* sampling, length, history; the hooks are the chat's */
     int graphics;             /* a ui_graphics, or -2: ask the terminal */
     const char *theme;        /* "dark", "light", "none"; NULL: by the terminal's background */
+    app_keymap keys;          /* the function keys */
     const char *state_dir;    /* for chats and history; NULL = keep nothing */
     bool resume;              /* go on with a kept chat: */
     const char *resume_id;    /* NULL = the newest */

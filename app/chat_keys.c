@@ -94,6 +94,13 @@ static bool picture_key(chat *c, const ui_event *e) {
     return false;
 }
 
+/* The key that does the same by default. */
+static int meaning(const chat *c, int key) {
+    if (key < UI_KEY_F1 || key > UI_KEY_F6)
+        return key;
+    return UI_KEY_F1 + app_keymap_action(&c->o->keys, key - UI_KEY_F1 + 1);
+}
+
 static void on_key(chat *c, int key) {
     switch (key) {
     case UI_KEY_ESC:
@@ -240,7 +247,7 @@ void chat_event(chat *c, const ui_event *e) {
         ui_input_feed(e->text, e->n);
         break;
     case UI_EV_KEY:
-        on_key(c, e->key);
+        on_key(c, meaning(c, e->key));
         break;
     case UI_EV_MOUSE:
         on_mouse(c, e);

@@ -302,18 +302,23 @@ static void card_line(card *k, int key_columns, const char *key, const char *tex
     k->row++;
 }
 
-static const char *const keys[][2] = {
-    {"Enter", "ask; while an answer runs: queue"},
-    {"Esc, Ctrl-C", "stop the answer, keep what is there"},
-    {"PgUp PgDn wheel", "scroll the conversation"},
-    {"F2", "picture on or off"},
-    {"F3", "boxes on or off"},
-    {"F4", "location tokens raw or readable"},
-    {"F5", "copy the last answer"},
-    {"F6", "move and zoom the picture"},
-    {"drag on picture", "ask about that part"},
-    {"Tab", "complete commands, prompts, paths"},
-    {"Ctrl-D", "leave"},
+/* Of a function key its action, of others their names. */
+static const struct {
+    const char *name;
+    app_key action;
+    const char *text;
+} keys[] = {
+    {"Enter", 0, "ask; while an answer runs: queue"},
+    {"Esc, Ctrl-C", 0, "stop the answer, keep what is there"},
+    {"PgUp PgDn wheel", 0, "scroll the conversation"},
+    {NULL, APP_KEY_PICTURE, "picture on or off"},
+    {NULL, APP_KEY_BOXES, "boxes on or off"},
+    {NULL, APP_KEY_TOKENS, "location tokens raw or readable"},
+    {NULL, APP_KEY_COPY, "copy the last answer"},
+    {NULL, APP_KEY_ZOOM, "move and zoom the picture"},
+    {"drag on picture", 0, "ask about that part"},
+    {"Tab", 0, "complete commands, prompts, paths"},
+    {"Ctrl-D", 0, "leave"},
 };
 enum {
     KEYS = sizeof keys / sizeof *keys,
@@ -335,8 +340,11 @@ static void draw_help(const chat *c) {
     int n = 0;
     command_each(count_line, &n);
     card k = open_card(c, n + (int)KEYS, 76, " keys and commands ");
-    for (size_t i = 0; i < KEYS; i++)
-        card_line(&k, KEY_COLUMNS, keys[i][0], keys[i][1]);
+    for (size_t i = 0; i < KEYS; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "F%d", c->o->keys.f[keys[i].action]);
+        card_line(&k, KEY_COLUMNS, keys[i].name ? keys[i].name : name, keys[i].text);
+    }
     command_each(help_line, &k);
 }
 

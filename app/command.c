@@ -304,7 +304,7 @@ bool command_run(chat *c, const char *line) {
             chat_open_image(c, line);
             return true;
         }
-        chat_notice(c, "there is no command %.*s; F1 shows them", (int)n + 1, line);
+        chat_notice(c, "there is no command %.*s; ? shows them", (int)n + 1, line);
         return true;
     }
     const char *args = line + 1 + n;

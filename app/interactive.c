@@ -42,6 +42,7 @@ int app_interactive_run(const app_options *o, pali_error *err) {
         .mask_weights = o->mask_weights,
         .graphics = o->graphics,
         .theme = o->theme,
+        .keys = o->keys,
         .state_dir = o->no_save ? NULL : state,
         .resume = o->resume,
         .resume_id = o->resume_id,

@@ -27,6 +27,7 @@ enum {
     OPT_THEME,
     OPT_RESUME,
     OPT_NO_SAVE,
+    OPT_KEYS,
     OPT_LANG,
     OPT_FILES_FROM,
     OPT_TILE,
@@ -119,6 +120,10 @@ static const struct {
     {OPT_GRAPHICS, "graphics", "KIND", "auto, kitty, iterm2, sixel, symbols, ascii or none (auto)",
      APP_TAKES_CHAT | IN_FILE},
     {OPT_THEME, "theme", "NAME", "dark, light or none (by the terminal; none with NO_COLOR)",
+     APP_TAKES_CHAT | IN_FILE},
+    {OPT_KEYS, "keys", "LIST",
+     "which function key does what; those not named keep theirs\n"
+     "(help=F1,picture=F2,boxes=F3,tokens=F4,copy=F5,zoom=F6)",
      APP_TAKES_CHAT | IN_FILE},
     {OPT_RESUME, "resume", "[=ID]", "go on with a kept chat: the newest, or this one",
      APP_TAKES_CHAT},
@@ -494,6 +499,8 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
         return parse_word("--files-from", optarg, &o->files_from, err);
     case 'o':
         return parse_word("--output", optarg, &o->output, err);
+    case OPT_KEYS:
+        return app_keymap_parse(optarg, &o->keys, err);
     case OPT_NO_SAVE:
         o->no_save = true;
         return 0;
@@ -761,6 +768,7 @@ int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) 
         .sampling = {.temperature = 0, .top_k = 0, .top_p = 1, .seed = 0},
         .history = PALI_HISTORY_AUTO,
         .graphics = -2,
+        .keys = app_keymap_default(),
         .prompts = calloc((size_t)argc + 1, sizeof *out->prompts),
         .words = calloc((size_t)argc + 1, sizeof *out->words),
         .effective = calloc(ROWS, sizeof *out->effective),

@@ -6,6 +6,7 @@
 #ifndef APP_OPTIONS_H
 #define APP_OPTIONS_H
 
+#include "app/keymap.h"
 #include "app/settings.h"
 #include "app/tiles.h"
 #include "app/verbs.h"
@@ -25,7 +26,7 @@ typedef enum {
 /* What became of one setting that the config file may make. */
 typedef struct {
     const char *name;
-    char initially[48]; /* the default, for a person */
+    char initially[64]; /* the default, for a person */
     const char *value;  /* as it was written; "" for the default */
     app_from from;
     int line;             /* of the file */
@@ -67,7 +68,8 @@ typedef struct app_options {
     pali_sampling sampling;
     int history;
 
-    int graphics;          /* a ui_graphics; -2: ask the terminal */
+    int graphics; /* a ui_graphics; -2: ask the terminal */
+    app_keymap keys;
     const char *theme;     /* dark, light, none; NULL: by the terminal */
     bool resume;           /* go on with a kept chat, or with the file of output */
     const char *resume_id; /* of the chat; NULL: the newest */

@@ -260,6 +260,39 @@ static void options_tell_the_mistakes_of_the_file(void **state) {
     assert_ok(OPTIONS(file, "--help"), err);
 }
 
+static void options_move_function_keys(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        unsigned char keys[APP_KEYS]; /* help picture boxes tokens copy zoom; 0: refused */
+    } cases[] = {
+        {"copy=F2,picture=F5", {1, 5, 3, 4, 2, 6}},
+        {"copy=F1", {5, 2, 3, 4, 1, 6}}, /* help gets the key that became free */
+        {"zoom=f1,help=F6", {6, 2, 3, 4, 5, 1}},
+        {"copy=F1,zoom=F2", {5, 6, 3, 4, 1, 2}},
+        {"help=F1,picture=F2,boxes=F3,tokens=F4,copy=F5,zoom=F6", {1, 2, 3, 4, 5, 6}},
+        {"copy=F7", {0}},
+        {"copy=F0", {0}},
+        {"copy=F22", {0}},
+        {"copy=2", {0}},
+        {"copy", {0}},
+        {"", {0}},
+        {"copy=F2,", {0}},
+        {"copy=F2,copy=F3", {0}},
+        {"copy=F2,zoom=F2", {0}},
+        {"co=F2", {0}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char file[128];
+        snprintf(file, sizeof file, "keys = \"%s\"\n", cases[i].text);
+        int rc = OPTIONS(file, "--demo");
+        assert_int_equal(rc, cases[i].keys[0] ? 0 : PALI_EARG);
+        if (!rc)
+            assert_memory_equal(o.keys.f, cases[i].keys, APP_KEYS);
+    }
+    assert_int_equal(app_keymap_action(&o.keys, 7), -1);
+}
+
 static void options_of_another_file(void **state) {
     (void)state;
     char path[128];
@@ -290,6 +323,7 @@ int main(void) {
         TEST(options_let_the_file_choose_colours),
         TEST(options_leave_the_files_model_for_the_demo),
         TEST(options_tell_the_mistakes_of_the_file),
+        TEST(options_move_function_keys),
         TEST(options_of_another_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -193,6 +193,20 @@ static void chat_shows_help(void **state) {
 
 /* --- talking ------------------------------------------------------------------------------ */
 
+static void chat_moves_function_keys(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 40, 100, (const char *[]){"--graphics", "symbols", "--keys", "help=F2", NULL},
+              NULL);
+    tty_wait(&t, "Keys and commands: F2 or ?");
+    tty_send(&t, "\033OQ"); /* F2 */
+    tty_wait(&t, "keys and commands");
+    tty_wait(&t, "F1                          picture on or off");
+    tty_send(&t, "x");
+    tty_wait_gone(&t, "keys and commands");
+    quit(&t);
+}
+
 static void chat_answers_and_notes_the_limit(void **state) {
     (void)state;
     tty t;
@@ -786,6 +800,7 @@ int main(void) {
         cmocka_unit_test(chat_lays_out_by_size),
         cmocka_unit_test(chat_says_when_the_screen_is_too_small),
         cmocka_unit_test(chat_shows_help),
+        cmocka_unit_test(chat_moves_function_keys),
         cmocka_unit_test(chat_answers_and_notes_the_limit),
         cmocka_unit_test(chat_queues_and_stops),
         cmocka_unit_test(chat_edits_while_an_answer_streams),
