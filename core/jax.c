@@ -407,13 +407,27 @@ typedef struct {
     atomic_size_t done; /* bytes */
 } work;
 
+/* Tells the system of a stretch of the file: that it comes now, or that it will not come again.
+ * Turning reads it in a way that looks like chance, which would be read page by page. */
+static void advise(const output *o, const unsigned char *source, int advice) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)(source + o->offset);
+    uintptr_t to = from + o->t.bytes;
+    from = from / page * page;
+    madvise((void *)from, to - from, advice);
+}
+
 static void make_one(void *arg, int task, int worker) {
     (void)worker;
     work *w = arg;
     const output *o = &w->j->outputs[w->first + (size_t)task];
     if (o->in_place || (!w->source && !o->source->data))
         return;
-    make(o, w->source ? w->source : o->source->data);
+    const unsigned char *source = w->source ? w->source : o->source->data;
+    if (!w->source)
+        advise(o, source, MADV_WILLNEED);
+    make(o, source);
+    if (!w->source) /* memory for what follows: the page that another still uses is read again */
+        advise(o, source, MADV_DONTNEED);
     atomic_fetch_add(&w->done, o->t.bytes);
 }
 
