@@ -406,6 +406,22 @@ static int prefill_keys(pali_model *m, int layer, int T, bool queries, pali_erro
 static int prefill_attend(pali_model *m, int layer, int T, pali_error *err) {
     const pali_text_config *c = &m->w->config.text;
     int64_t ldq = ld8((int64_t)c->H * c->E), lds = ld8(T), ldkv = ld8(c->E);
+    if (m->tune.flash) {
+        flash_args f = {};
+        f.q = m->dec.q;
+        f.ldq = f.ldo = ldq;
+        f.k = cache(m, layer, 0);
+        f.v = cache(m, layer, 1);
+        f.ldk = f.ldv = ldkv;
+        f.head_kv = m->positions * ldkv;
+        f.rows = f.keys = f.prefix = T;
+        f.H = c->H, f.K = c->K, f.E = c->E;
+        f.scale = c->query_scale;
+        f.cap = c->attn_softcap;
+        f.out = m->dec.a;
+        flash_rows(m->half, &f, m->stream);
+        return 0;
+    }
     int most = (int)(m->score_floats / ((size_t)c->H * (size_t)lds)), G = c->H / c->K, rc = 0;
     most = most < T ? most : T;
     for (int t = 0; t < T && rc == 0; t += most) {

@@ -150,6 +150,22 @@ void softmax_rows(half_type half, const float *scores, int64_t lds, int64_t rows
 /* Has this build code for the current device? cudaSuccess, or what says no. */
 cudaError_t kernels_fit_device(void);
 
+/* --- flash.cu: attention of many rows ------------------------------------------------------- */
+
+typedef struct {
+    const void *q; /* row r, head h at q + r * ldq + h * E; all ld and E multiples of 8 */
+    int64_t ldq;
+    const void *k, *v; /* position p of key/value head g at k + g * head_kv + p * ldk */
+    int64_t ldk, ldv, head_kv;
+    int rows, keys, H, K, E; /* E <= ATTEND_MAX_E */
+    int first, prefix;       /* row r sees keys below prefix, and those up to first + r */
+    float scale, cap;
+    void *out; /* as q, ldo */
+    int64_t ldo;
+} flash_args;
+/* From compute capability 8.0 on: tuning.flash. */
+void flash_rows(half_type half, const flash_args *a, cudaStream_t s);
+
 /* --- gemv.cu, attend.cu: one token -------------------------------------------------------- */
 
 typedef struct {

@@ -118,6 +118,77 @@ static __device__ __forceinline__ uint4 ldg128(const void *p) {
 #endif
 }
 
+/* --- tensor cores ---------------------------------------------------------------------- */
+
+/* Sixteen bytes from device to shared memory, both 16-aligned, there after copy_async_wait of
+ * the same thread; zeros when `there` is false. Compute capability 8.0, like all below. */
+static __device__ __forceinline__ void copy_async16(void *shared, const void *from, bool there) {
+#ifndef __CUDACC__
+    emu_copy_async(shared, from, there);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(shared)),
+                 "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+#endif
+}
+static __device__ __forceinline__ void copy_async_wait() {
+#ifndef __CUDACC__
+    emu_copy_wait();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+/* Four 8 x 8 matrices of 16-bit elements in shared memory: lanes 8i .. 8i + 7 point to the rows
+ * of matrix i. out[i]: the two elements 2 (lane % 4) of its row lane / 4; turned: of the row
+ * of its transpose. */
+static __device__ __forceinline__ void ldmatrix(uint32_t *out, const void *row) {
+#ifndef __CUDACC__
+    emu_ldmatrix(out, row, false);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+#endif
+}
+static __device__ __forceinline__ void ldmatrix_turned(uint32_t *out, const void *row) {
+#ifndef __CUDACC__
+    emu_ldmatrix(out, row, true);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+#endif
+}
+
+/* c[16][8] += a[16][16] b[8][16]', spread over a warp: with g = lane / 4, t = lane % 4, c has
+ * elements (g, 2t), (g, 2t + 1), (g + 8, ..), (g + 8, ..); a has pairs (g, 2t), (g + 8, 2t),
+ * (g, 2t + 8), (g + 8, 2t + 8); b has pairs (g, 2t), (g, 2t + 8). The tag is NULL. */
+#define PALI_MMA(type)                                                                             \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, "           \
+        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                                            \
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                           \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+static __device__ __forceinline__ void mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1,
+                                           const bf16 *) {
+#ifndef __CUDACC__
+    emu_mma(c, a, b0, b1, true);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    PALI_MMA("bf16");
+#endif
+}
+static __device__ __forceinline__ void mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1,
+                                           const f16 *) {
+#ifndef __CUDACC__
+    emu_mma(c, a, b0, b1, false);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    PALI_MMA("f16");
+#endif
+}
+
 /* --- 16-bit floats ------------------------------------------------------------------- */
 
 static __host__ __device__ __forceinline__ float bf16_to_float(bf16 v) {

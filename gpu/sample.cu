@@ -253,7 +253,7 @@ static __global__ void __launch_bounds__(BLOCK) best_kernel(sample_args a) {
         atomicMax(&a.draw->best, best);
 }
 
-template <bool DRAWS> static __global__ void __launch_bounds__(BLOCK) survey_kernel(sample_args a) {
+template <bool DRAWS> static __global__ void __launch_bounds__(BLOCK, 2) survey_kernel(sample_args a) {
     pdl_trigger();
     pdl_wait();
     PALI_SHARED(desk, d);
@@ -305,7 +305,7 @@ template <bool DRAWS> static __global__ void __launch_bounds__(BLOCK) survey_ker
     choose(&a, d, TOP_K);
 }
 
-static __global__ void __launch_bounds__(BLOCK) narrow_kernel(sample_args a) {
+static __global__ void __launch_bounds__(BLOCK, 2) narrow_kernel(sample_args a) {
     pdl_trigger();
     pdl_wait();
     PALI_SHARED(desk, d);

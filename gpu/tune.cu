@@ -5,10 +5,10 @@
 #include "gpu/tune.h"
 
 static const tuning table[] = {
-    /* from, early, blocks, rows (half, int8, nf4), ahead, attend */
-    {75, false, 4, {4, 4, 4}, 0, 1, 0},   {80, false, 8, {4, 8, 8}, 0, 1, 0},
-    {86, false, 6, {4, 4, 4}, 0, 1, 0},   {90, true, 8, {4, 8, 8}, 512, 1, 0},
-    {120, true, 6, {4, 4, 4}, 256, 1, 0},
+    /* from, flash, early, blocks, rows (half, int8, nf4), ahead, attend */
+    {75, false, false, 4, {4, 4, 4}, 0, 1, 0},  {80, true, false, 8, {4, 8, 8}, 0, 1, 0},
+    {86, true, false, 6, {4, 4, 4}, 0, 1, 0},   {90, true, true, 8, {4, 8, 8}, 512, 1, 0},
+    {120, true, true, 6, {4, 4, 4}, 256, 1, 0},
 };
 
 tuning tuning_of(int major, int minor, int sms) {

@@ -5,6 +5,7 @@
 
 typedef struct {
     int capability; /* 75 for 7.5: for such devices and newer ones */
+    bool flash;     /* attention of many rows by flash.cu (8.0), not by products of gemm.h */
     bool early;     /* kernels of a step may start before the one before has ended (9.0) */
     int blocks;     /* of a product of one token, at most, for each multiprocessor */
     int rows[3];    /* of weights that are read at once, 4 or 8, by form: loads in flight */

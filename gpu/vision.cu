@@ -1,7 +1,8 @@
 /* vision.cu - pixels -> SigLIP encoder -> projector -> image embeddings; the steps of
  * core/cpu/vision.c with products of many rows through gemm.
  *
- * Attention first writes the scores of a tile of queries for all heads (64 MB), turns them
+ * Attention is flash.cu's, or, on chips before compute capability 8.0 and for heads wider than
+ * its own, writes the scores of a tile of queries for all heads (64 MB), turns them
  * into probabilities, then mixes values: two products of a batch of heads. Patches are
  * 256, 1024 or 4096 rows of 1152; heads of 72. Bound by the tensor cores and, at 896
  * pixels, by moving scores. Not measured.                                            */
@@ -15,6 +16,22 @@
 static int attend(pali_model *m, pali_error *err) {
     const pali_vision_config *c = &m->w->config.vision;
     int64_t ld = ld8(3 * (int64_t)c->D), lds = ld8(c->P), ldo = ld8(c->D);
+    if (m->tune.flash && c->E <= ATTEND_MAX_E) {
+        flash_args f = {};
+        f.q = m->enc.qkv;
+        f.k = half_at(m->enc.qkv, c->D);
+        f.v = half_at(m->enc.qkv, 2 * (int64_t)c->D);
+        f.ldq = f.ldk = f.ldv = ld;
+        f.head_kv = c->E;
+        f.rows = f.keys = f.prefix = c->P;
+        f.H = f.K = c->H;
+        f.E = c->E;
+        f.scale = 1.0f / sqrtf((float)c->E);
+        f.out = m->enc.a;
+        f.ldo = ldo;
+        flash_rows(m->half, &f, m->stream);
+        return 0;
+    }
     int most = (int)(m->score_floats / ((size_t)c->H * (size_t)lds)), rc = 0;
     for (int t = 0; t < c->P && rc == 0; t += most) {
         int rows = c->P - t < most ? c->P - t : most;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The CUDA sources through the real compiler, for the oldest, a usual and the newest target:
-# they compile without warnings; no kernel of the decode step spills registers; the kernels
+# they compile without warnings; no kernel of the decode step or of attention spills registers; the kernels
 # that stream weights do it 16 bytes at a time; the plugin links, exports its one function
 # and needs neither the driver nor cuBLAS. Status 77 where there is no nvcc.
 #   tests/nvcc.sh [nvcc]
@@ -10,7 +10,7 @@ if ! command -v "$nvcc" >/dev/null; then
     echo "nvcc gate: skipped, no nvcc here"
     exit 77
 fi
-decode="gemv attend sample" # files of the decode step
+decode="gemv attend sample flash" # files of the decode step, and attention of many rows
 stream="gemv"        # every kernel in these reads weights
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT

@@ -31,6 +31,18 @@ enum lane_state {
     DONE
 };
 
+struct async_copy {
+    void *to;
+    const void *from; /* NULL: zeros */
+};
+
+struct tensor_operation { /* of one lane */
+    const void *row;
+    uint32_t a[4], b[2], *out;
+    float *c;
+    bool bf16, turned;
+};
+
 struct lane {
     lane_state state;
     fiber *on; /* NULL until it first runs */
@@ -40,6 +52,7 @@ struct lane {
     emu_operation what;
     unsigned mask, from;
     uint64_t value, result;
+    std::vector<async_copy> copies; /* not yet waited for */
 };
 
 struct running {
@@ -65,8 +78,9 @@ static unsigned order_seed = 1;
 /* --- misuse ---------------------------------------------------------------------------------- */
 
 static void print_lane(char *out, size_t size, const lane *l) {
-    static const char *const names[] = {"__syncwarp",       "__shfl_sync",    "__shfl_xor_sync",
-                                        "__shfl_down_sync", "__shfl_up_sync", "__ballot_sync"};
+    static const char *const names[] = {
+        "__syncwarp",     "__shfl_sync",   "__shfl_xor_sync", "__shfl_down_sync",
+        "__shfl_up_sync", "__ballot_sync", "ldmatrix",        "mma"};
     unsigned id = (unsigned)(l - run.lanes.data());
     if (l->state == DONE)
         snprintf(out, size, "thread %u has returned", id);
@@ -131,6 +145,93 @@ void emu_wait_for_kernel(emu_site site) {
 
 unsigned emu_lane(void) {
     return (unsigned)(run.current - run.lanes.data()) % 32;
+}
+
+void emu_copy_async(void *to, const void *from, bool there, emu_site site) {
+    if (((uintptr_t)to | (there ? (uintptr_t)from : 0)) % 16 != 0)
+        misuse("%s:%d: 16-byte copy from %p to %p, not 16-aligned", site.file, site.line, from, to);
+    run.current->copies.push_back({to, there ? from : nullptr});
+}
+
+void emu_copy_wait(void) {
+    for (const async_copy &c : run.current->copies)
+        if (c.from != nullptr)
+            memcpy(c.to, c.from, 16);
+        else
+            memset(c.to, 0, 16);
+    run.current->copies.clear();
+}
+
+void emu_ldmatrix(uint32_t *out, const void *row, bool turned, emu_site site) {
+    tensor_operation o = {};
+    o.row = row;
+    o.out = out;
+    o.turned = turned;
+    if ((uintptr_t)row % 16 != 0)
+        misuse("%s:%d: matrix row at %p, not 16-aligned", site.file, site.line, row);
+    emu_meet(EMU_LDMATRIX, 0xffffffffu, (uint64_t)(uintptr_t)&o, 0, site);
+}
+
+void emu_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1, bool is_bf16, emu_site site) {
+    tensor_operation o = {};
+    memcpy(o.a, a, sizeof o.a);
+    o.b[0] = b0;
+    o.b[1] = b1;
+    o.c = c;
+    o.bf16 = is_bf16;
+    emu_meet(EMU_MMA, 0xffffffffu, (uint64_t)(uintptr_t)&o, 0, site);
+}
+
+static tensor_operation *operation(const lane *warp, unsigned i) {
+    return reinterpret_cast<tensor_operation *>((uintptr_t)warp[i].value);
+}
+
+static void load_matrices(const lane *warp) {
+    for (unsigned i = 0; i < 32; i++)
+        for (unsigned m = 0; m < 4; m++) {
+            const tensor_operation *o = operation(warp, i);
+            uint16_t pair[2];
+            for (unsigned e = 0; e < 2; e++) {
+                unsigned r = o->turned ? i % 4 * 2 + e : i / 4,
+                         c = o->turned ? i / 4 : i % 4 * 2 + e;
+                const void *row = operation(warp, m * 8 + r)->row;
+                pair[e] = static_cast<const uint16_t *>(row)[c];
+            }
+            memcpy(&o->out[m], pair, 4);
+        }
+}
+
+static float half_of(const tensor_operation *o, uint32_t pair, unsigned which) {
+    uint16_t bits = (uint16_t)(which ? pair >> 16 : pair);
+    if (o->bf16)
+        return __uint_as_float((unsigned)bits << 16);
+    unsigned exponent = bits >> 10 & 31, fraction = bits & 1023u;
+    float f = exponent == 31  ? (fraction ? NAN : INFINITY)
+              : exponent == 0 ? ldexpf((float)fraction, -24)
+                              : ldexpf((float)(fraction + 1024), (int)exponent - 25);
+    return bits & 0x8000u ? -f : f;
+}
+
+static void multiply(const lane *warp) {
+    float a[16][16], b[8][16];
+    for (unsigned i = 0; i < 32; i++) {
+        const tensor_operation *o = operation(warp, i);
+        unsigned g = i / 4, t = i % 4 * 2;
+        for (unsigned e = 0; e < 2; e++) {
+            for (unsigned p = 0; p < 4; p++)
+                a[g + p % 2 * 8][t + p / 2 * 8 + e] = half_of(o, o->a[p], e);
+            for (unsigned p = 0; p < 2; p++)
+                b[g][t + p * 8 + e] = half_of(o, o->b[p], e);
+        }
+    }
+    for (unsigned i = 0; i < 32; i++)
+        for (unsigned e = 0; e < 4; e++) {
+            const float *x = a[i / 4 + e / 2 * 8], *y = b[i % 4 * 2 + e % 2];
+            float sum = operation(warp, i)->c[e];
+            for (unsigned k = 0; k < 16; k++)
+                sum += x[k] * y[k];
+            operation(warp, i)->c[e] = sum;
+        }
 }
 
 void *emu_shared(size_t align, emu_site site) {
@@ -218,13 +319,17 @@ static unsigned match(lane *warp, unsigned n) {
             if (o->what == EMU_BALLOT)
                 ballot |= (unsigned)(o->value & 1) << j;
         }
+        if (l->what == EMU_LDMATRIX)
+            load_matrices(warp);
+        if (l->what == EMU_MMA)
+            multiply(warp);
         for (unsigned j = 0; j < n; j++) {
             if ((l->mask >> j & 1) == 0)
                 continue;
             lane *o = &warp[j];
             if (o->what == EMU_BALLOT) {
                 o->result = ballot;
-            } else if (o->what != EMU_SYNCWARP) {
+            } else if (o->what < EMU_LDMATRIX && o->what != EMU_SYNCWARP) {
                 if ((l->mask >> o->from & 1) == 0)
                     misuse("%s:%d: lane %u reads lane %u, which mask %#x does not name",
                            l->site.file, l->site.line, j, o->from, l->mask);

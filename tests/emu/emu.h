@@ -93,7 +93,9 @@ enum emu_operation {
     EMU_SHFL_XOR,
     EMU_SHFL_DOWN,
     EMU_SHFL_UP,
-    EMU_BALLOT
+    EMU_BALLOT,
+    EMU_LDMATRIX,
+    EMU_MMA
 };
 void emu_barrier(emu_site site);
 void emu_wait_for_kernel(emu_site site);
@@ -101,6 +103,14 @@ void emu_wait_for_kernel(emu_site site);
  * ballot the lanes with a nonzero value. */
 uint64_t emu_meet(emu_operation what, unsigned mask, uint64_t value, unsigned from, emu_site site);
 unsigned emu_lane(void);
+
+/* Tensor cores: port.cuh says what they mean. A copy is made when its thread waits for it:
+ * until then its place is poison. */
+void emu_copy_async(void *to, const void *from, bool there, emu_site site = emu_site::here());
+void emu_copy_wait(void);
+void emu_ldmatrix(uint32_t *out, const void *row, bool turned, emu_site site = emu_site::here());
+void emu_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1, bool is_bf16,
+             emu_site site = emu_site::here());
 
 static inline void __syncthreads(emu_site site = emu_site::here()) {
     emu_barrier(site);

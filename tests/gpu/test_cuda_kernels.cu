@@ -938,6 +938,79 @@ static void cuda_kernels_place_elements(void **unused) {
     in_every_order(place_body, sizes, 5);
 }
 
+/* size: keys. Rows and masks of every kind; heads of each kernel, full and in part. */
+static void *flash_body(half_type half, int keys, size_t *bytes) {
+    static const struct {
+        int H, K, E, rows, first, prefix; /* 0 rows: as many as keys */
+        float cap;
+    } shapes[] = {{2, 2, 72, 0, 0, 1 << 20, 0},
+                  {4, 1, 256, 70, 0, 1 << 20, 0},
+                  {2, 1, 128, 0, 0, 9, 2},
+                  {3, 3, 8, 33, 5, 3, 0},
+                  {2, 1, 200, 3, 12, 0, 1}};
+    uint16_t *all = (uint16_t *)calloc(1 << 20, sizeof *all);
+    size_t used = 0;
+    for (int c = 0; c < 5; c++) {
+        int H = shapes[c].H, K = shapes[c].K, E = shapes[c].E;
+        int rows = shapes[c].rows ? shapes[c].rows : keys;
+        int64_t ldq = H * E + 8, ldk = E + 8, ldo = H * E;
+        double *q, *k, *v, *p = (double *)malloc((size_t)keys * sizeof *p);
+        flash_args a = {};
+        a.q = halves(half, rows, H * E, ldq, 2, &q);
+        a.k = halves(half, K * keys, E, ldk, 2, &k);
+        a.v = halves(half, K * keys, E, ldk, 1, &v);
+        a.ldq = ldq, a.ldk = a.ldv = ldk, a.head_kv = keys * ldk;
+        a.rows = rows, a.keys = keys, a.H = H, a.K = K, a.E = E;
+        a.first = shapes[c].first, a.prefix = shapes[c].prefix;
+        a.scale = 0.3f;
+        a.cap = shapes[c].cap;
+        a.ldo = ldo;
+        size_t size = (size_t)(rows * ldo) * 2;
+        a.out = device(size, NULL);
+        flash_rows(half, &a, 0);
+        done();
+        uint16_t *out = (uint16_t *)host(a.out, size);
+        for (int r = 0; r < rows; r++)
+            for (int h = 0; h < H; h++) {
+                int g = h / (H / K), sees = a.first + r + 1;
+                sees = sees > a.prefix ? sees : a.prefix;
+                sees = sees < keys ? sees : keys;
+                double top = -INFINITY, sum = 0;
+                for (int j = 0; j < sees; j++) {
+                    p[j] = 0;
+                    for (int e = 0; e < E; e++)
+                        p[j] += q[r * H * E + h * E + e] * k[(g * keys + j) * E + e];
+                    p[j] = cap(p[j] * a.scale, a.cap);
+                    top = fmax(top, p[j]);
+                }
+                for (int j = 0; j < sees; j++)
+                    sum += p[j] = exp(p[j] - top);
+                for (int e = 0; e < E; e++) {
+                    double want = 0;
+                    for (int j = 0; j < sees; j++)
+                        want += p[j] / sum * v[(g * keys + j) * E + e];
+                    /* Weights and result are rounded to 16 bits: half a step of 1 each. */
+                    double got = widen16(half, out[r * ldo + h * E + e]);
+                    if (!(fabs(got - want) <= 1.2 * tolerance(half)))
+                        fail_msg("flash, %d keys, shape %d, row %d, head %d, %d: %g, not %g", keys,
+                                 c, r, h, e, got, want);
+                }
+            }
+        memcpy(all + used, out, size);
+        used += size / 2;
+        free(q), free(k), free(v), free(p), free(out);
+        drop_all();
+    }
+    *bytes = used * sizeof *all;
+    return all;
+}
+
+static void cuda_kernels_attention_of_many_rows(void **unused) {
+    (void)unused;
+    static const int keys[] = {1, 31, 64, 65, 200};
+    in_every_order(flash_body, keys, 5);
+}
+
 int main(void) {
     emu_reset();
     const struct CMUnitTest tests[] = {
@@ -949,6 +1022,7 @@ int main(void) {
         cmocka_unit_test(cuda_kernels_step_products_of_int8),
         cmocka_unit_test(cuda_kernels_step_products_of_nf4),
         cmocka_unit_test(cuda_kernels_attention_of_a_step),
+        cmocka_unit_test(cuda_kernels_attention_of_many_rows),
         cmocka_unit_test(cuda_kernels_place_elements),
         cmocka_unit_test(cuda_kernels_quantise_as_the_cpu_does),
     };

@@ -134,7 +134,8 @@ static void cuda_model_has_the_real_head_shape(void **unused) {
     compare(&c, PALI_F16, 0, 19, 2);
 }
 
-/* More rows than a chunk of the MLP, and attention in tiles of a few queries. */
+/* More rows than a chunk of the MLP; and, on a chip before 8.0, attention by products of many
+ * rows, in tiles of a few queries. */
 static void cuda_model_long_sequences_go_in_pieces(void **unused) {
     (void)unused;
     pali_config c = second;
@@ -156,6 +157,15 @@ static void cuda_model_long_sequences_go_in_pieces(void **unused) {
     size_t before = pali_cuda_tile_bytes;
     pali_cuda_tile_bytes = 200 * 544 * sizeof(float);
     compare(&c, PALI_F16, 1, 7, 1);
+    if (emu_present()) {
+        emu_settings()->major = 7;
+        emu_settings()->minor = 5;
+        compare(&c, PALI_F16, 1, 7, 1);
+        pali_cuda_tile_bytes = before;
+        compare(&first, PALI_F16, 1, 4, 1);
+        compare(&second, PALI_BF16, 1, 4, 1);
+        emu_reset();
+    }
     pali_cuda_tile_bytes = before;
 }
 

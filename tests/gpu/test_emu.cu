@@ -202,6 +202,48 @@ static __global__ void peek_kernel(const float *in, float *out, float *peeked) {
     out[threadIdx.x] = in[threadIdx.x] + part[(threadIdx.x + 1) % blockDim.x];
 }
 
+/* Sixteen bytes a lane to shared memory, read before they were waited for, then after. */
+static __global__ void no_wait_kernel(const float *in, float *out) {
+    PALI_SHARED(float, part);
+    copy_async16(part + 4 * threadIdx.x, in + 4 * threadIdx.x, threadIdx.x != 5);
+    out[threadIdx.x] = part[4 * threadIdx.x];
+    copy_async_wait();
+    out[32 + threadIdx.x] = part[4 * threadIdx.x + 1];
+}
+
+/* c = a b' of small whole numbers, a as rows and b as columns in shared memory. */
+static __global__ void tensor_kernel(float *out) {
+    PALI_SHARED(uint16_t, part); /* a [16][16], b [16][16] and its transpose */
+    uint16_t *b = part + 256, *turned = part + 512;
+    for (int i = (int)threadIdx.x; i < 256; i += 32) {
+        part[i] = float_to_bf16((float)(i % 7 - 3)).bits;
+        b[i] = float_to_bf16((float)(i % 5 - 2)).bits;
+        turned[i % 16 * 16 + i / 16] = b[i];
+    }
+    __syncwarp();
+    unsigned lane = threadIdx.x;
+    uint32_t x[4], y[4], z[4];
+    ldmatrix(x, part + lane % 16 * 16 + lane / 16 * 8);
+    ldmatrix(y, b + (lane / 16 * 8 + lane % 8) * 16 + lane / 8 % 2 * 8);
+    ldmatrix_turned(z, turned + lane % 16 * 16 + lane / 16 * 8);
+    for (int n = 0; n < 2; n++) {
+        float c[4] = {0, 0, 0, 100};
+        mma(c, x, y[2 * n], y[2 * n + 1], (const bf16 *)NULL);
+        for (unsigned i = 0; i < 4; i++)
+            out[(lane / 4 + i / 2 * 8) * 16 + (unsigned)n * 8 + lane % 4 * 2 + i % 2] =
+                c[i] + (y[2 * n] == z[2 * n] && y[2 * n + 1] == z[2 * n + 1] ? 0.0f : 1e6f);
+    }
+}
+
+/* Not by all lanes. */
+static __global__ void part_tensor_kernel(float *out) {
+    float c[4] = {0, 0, 0, 0};
+    uint32_t x[4] = {0, 0, 0, 0};
+    if (threadIdx.x != 9)
+        mma(c, x, 0, 0, (const bf16 *)NULL);
+    out[threadIdx.x] = c[0];
+}
+
 /* One too many: i <= n. */
 static __global__ void past_end_kernel(const float *in, int n, float *out) {
     float s = 0;
@@ -522,6 +564,7 @@ RUN_BAD(other_barrier_kernel, 64, 0)
 RUN_BAD(divergent_kernel, 64, 0)
 RUN_BAD(two_places_kernel, 64, 0)
 RUN_BAD(absent_lane_kernel, 48, 0)
+RUN_BAD(part_tensor_kernel, 32, 0)
 RUN_BAD(outside_mask_kernel, 32, 0)
 RUN_BAD(not_in_mask_kernel, 32, 0)
 RUN_BAD(barrier_in_shuffle_kernel, 32, 0)
@@ -599,6 +642,33 @@ static void emu_catches_reads_past_the_end(void **state) {
     dies(run_past_end, "heap-buffer-overflow");
     dies(run_past_end, "past_end_kernel");
     dies(run_past_shared_kernel, "past_shared_kernel");
+}
+
+static void emu_multiplies_on_tensor_cores(void **state) {
+    (void)state;
+    float *out = device_floats(256, 0, 0), got[256];
+    assert_cuda(PALI_LAUNCH(tensor_kernel, 1, 32, 768 * 2, nullptr, out));
+    read_back(got, out, sizeof got);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++) {
+            int want = i >= 8 && j % 2 ? 100 : 0; /* the fourth of a lane's sums began there */
+            for (int k = 0; k < 16; k++)
+                want += ((i * 16 + k) % 7 - 3) * ((j * 16 + k) % 5 - 2);
+            assert_true(got[i * 16 + j] == (float)want);
+        }
+    dies(run_part_tensor_kernel, "divergent warp operation: thread 0 waits in mma(0xffffffff)");
+    dies(run_part_tensor_kernel, "but thread 9 has returned");
+}
+
+static void emu_catches_a_copy_that_is_not_waited_for(void **state) {
+    (void)state;
+    float *in = device_floats(128, 0, 1), *out = device_floats(64, 0, 0), got[64];
+    assert_cuda(PALI_LAUNCH(no_wait_kernel, 1, 32, 512, nullptr, in, out));
+    read_back(got, out, sizeof got);
+    for (int i = 0; i < 32; i++) {
+        assert_true(isnan(got[i]));
+        assert_true(got[32 + i] == (i == 5 ? 0 : (float)(4 * i + 1)));
+    }
 }
 
 static void emu_catches_a_kernel_that_does_not_wait(void **state) {
@@ -822,6 +892,8 @@ int main(void) {
         TEST(emu_catches_lanes_that_are_not_there),
         TEST(emu_catches_bad_memory),
         TEST(emu_catches_reads_past_the_end),
+        TEST(emu_multiplies_on_tensor_cores),
+        TEST(emu_catches_a_copy_that_is_not_waited_for),
         TEST(emu_catches_a_kernel_that_does_not_wait),
         TEST(emu_starts_early_kernels_early),
         TEST(emu_orders_show_races),
