@@ -197,8 +197,9 @@ static int read_header(const pali_npz *z, member *m, pali_error *err) {
     if (!ok)
         return pali_fail(err, PALI_EFORMAT, again, "%s: array %.90s has an impossible shape", brief,
                          name);
-    uint64_t data = m->zip.raw - m->header;
-    if (m->zip.raw < m->header || data > SIZE_MAX || (element && data != need))
+    bool room = m->zip.raw >= m->header;
+    uint64_t data = room ? m->zip.raw - m->header : 0;
+    if (!room || data > SIZE_MAX || (element && data != need))
         return pali_fail(err, PALI_EFORMAT, again,
                          "%s: array %.90s has %llu bytes, but its shape needs %zu", brief, name,
                          (unsigned long long)data, need);

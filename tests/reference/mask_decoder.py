@@ -2,6 +2,7 @@
 """Goldens of the mask decoder: the network of vae-oid.npz in PyTorch on weights from a formula.
 
     mask_decoder.py            writes tests/data/mask/{released,small}.npy and placed.npy (from the top of the tree)
+    mask_decoder.py FILE.npz   writes weights of the released widths, for tests/bench/bench_mask.c
 
 released.npy, small.npy: float32 [64, 64], what codes 7 i + 3 mod 128 (i < 16) decode to at the released widths
 (512; 128, 64, 32, 16) and at small odd ones. placed.npy: uint8 [37, 90], the map of small.npy as bytes, resized as the
@@ -12,6 +13,7 @@ uniform(splitmix64(a * 2^32 + k)) * scale, with scale 1 for the codebook, 0.1 fo
 weight; a transposed convolution has 4 inputs a channel. tests/core/test_mask.c computes the same.
 """
 import math
+import sys
 
 import numpy as np
 import torch
@@ -70,8 +72,15 @@ def decode(e, w, h, grown):
     return y.numpy()
 
 
+def save_weights(path):
+    arrays = {"decoder." + k: v.detach().numpy() for k, v in network(512, 128, 128, (128, 64, 32, 16)).state_dict().items()}
+    np.savez(path, **arrays, **{"_vq_vae._embedding": uniform(0, CODES * 512).reshape(CODES, 512).astype(np.float32)})
+
+
 def main():
     torch.set_num_threads(1)
+    if sys.argv[1:]:
+        return save_weights(sys.argv[1])
     np.save("tests/data/mask/released.npy", decode(512, 128, 128, (128, 64, 32, 16)))
     small = decode(24, 20, 12, (9, 8, 6, 5))
     np.save("tests/data/mask/small.npy", small)
