@@ -63,6 +63,8 @@ void pali_matrix_read(const pali_matrix *m, size_t from, size_t n, float *out) {
     case PALI_NF4:
         read_nf4(m, from, n, out);
         break;
+    case PALI_I8:
+    case PALI_U8:
     case PALI_DTYPE_OTHER:
         assert(!"such a tensor never becomes a matrix");
     }

@@ -54,6 +54,15 @@ enum {
     PALI_QUANT_ALIGN = 256 /* bytes: every part of a matrix begins at a multiple */
 };
 
+/* How a .safetensors file of pali's own holds a quantised matrix NAME: its header says
+ * "pali.quant": "1" in __metadata__; NAME is I8 [rows][cols] or, NF4, U8 [rows][cols / 2]
+ * (cols even); NAME.scales F32 [rows], or [groups] and the offset; NAME.scale_codes U8
+ * [blocks]. Everything lies as above, so that it is used where it is. */
+#define PALI_QUANT_KEY     "pali.quant"
+#define PALI_QUANT_VERSION "1"
+#define PALI_QUANT_SCALES  ".scales"
+#define PALI_QUANT_CODES   ".scale_codes"
+
 #define PALI_INT8_STEP 0.007874015718698502f /* 1 / 127, as bitsandbytes has it */
 
 extern const float pali_nf4_code[16];

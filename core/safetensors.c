@@ -36,7 +36,8 @@ struct pali_safetensors {
     pali_tensor *tensors;        /* by position in the file */
     const pali_tensor **by_name; /* the same, sorted by name */
     size_t count;
-    char *names; /* all names, one after the other */
+    char *names;      /* all names, one after the other */
+    json_t *metadata; /* NULL: none */
 };
 
 /* --- dtypes ------------------------------------------------------------------ */
@@ -50,6 +51,8 @@ size_t pali_dtype_size(pali_dtype t) {
         return 2;
     case PALI_INT8:
     case PALI_NF4:
+    case PALI_I8:
+    case PALI_U8:
     case PALI_DTYPE_OTHER:
         break;
     }
@@ -68,6 +71,10 @@ const char *pali_dtype_name(pali_dtype t) {
         return "INT8";
     case PALI_NF4:
         return "NF4";
+    case PALI_I8:
+        return "I8";
+    case PALI_U8:
+        return "U8";
     case PALI_DTYPE_OTHER:
         break;
     }
@@ -82,14 +89,22 @@ static pali_dtype dtype_of(const char *s, size_t *bytes) {
         size_t bytes;
         pali_dtype dtype;
     } known[] = {
-        {"F32", 4, PALI_F32},          {"BF16", 2, PALI_BF16},
-        {"F16", 2, PALI_F16},          {"F64", 8, PALI_DTYPE_OTHER},
-        {"I64", 8, PALI_DTYPE_OTHER},  {"U64", 8, PALI_DTYPE_OTHER},
-        {"I32", 4, PALI_DTYPE_OTHER},  {"U32", 4, PALI_DTYPE_OTHER},
-        {"I16", 2, PALI_DTYPE_OTHER},  {"U16", 2, PALI_DTYPE_OTHER},
-        {"I8", 1, PALI_DTYPE_OTHER},   {"U8", 1, PALI_DTYPE_OTHER},
-        {"BOOL", 1, PALI_DTYPE_OTHER}, {"F8_E5M2", 1, PALI_DTYPE_OTHER},
-        {"C64", 8, PALI_DTYPE_OTHER},  {"F8_E4M3", 1, PALI_DTYPE_OTHER},
+        {"F32", 4, PALI_F32},
+        {"BF16", 2, PALI_BF16},
+        {"F16", 2, PALI_F16},
+        {"F64", 8, PALI_DTYPE_OTHER},
+        {"I64", 8, PALI_DTYPE_OTHER},
+        {"U64", 8, PALI_DTYPE_OTHER},
+        {"I32", 4, PALI_DTYPE_OTHER},
+        {"U32", 4, PALI_DTYPE_OTHER},
+        {"I16", 2, PALI_DTYPE_OTHER},
+        {"U16", 2, PALI_DTYPE_OTHER},
+        {"I8", 1, PALI_I8},
+        {"U8", 1, PALI_U8},
+        {"BOOL", 1, PALI_DTYPE_OTHER},
+        {"F8_E5M2", 1, PALI_DTYPE_OTHER},
+        {"C64", 8, PALI_DTYPE_OTHER},
+        {"F8_E4M3", 1, PALI_DTYPE_OTHER},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(s, known[i].name) == 0) {
@@ -264,8 +279,10 @@ static int read_tensors(const char *brief, json_t *root, size_t data_at, pali_sa
 
     char *name = st->names;
     json_object_foreach(root, key, entry) {
-        if (strcmp(key, "__metadata__") == 0)
+        if (strcmp(key, "__metadata__") == 0) {
+            st->metadata = json_incref(entry);
             continue;
+        }
         size_t len = strlen(key) + 1;
         memcpy(name, key, len);
         pali_tensor *t = &st->tensors[st->count];
@@ -331,6 +348,7 @@ void pali_safetensors_close(pali_safetensors *st) {
     free(st->tensors);
     free(st->by_name);
     free(st->names);
+    json_decref(st->metadata);
     free(st);
 }
 
@@ -347,6 +365,10 @@ const pali_tensor *pali_safetensors_find(const pali_safetensors *st, const char 
     const pali_tensor key = {.name = name}, *k = &key;
     const pali_tensor **hit = bsearch(&k, st->by_name, st->count, sizeof *st->by_name, by_name);
     return hit ? *hit : NULL;
+}
+
+const char *pali_safetensors_metadata(const pali_safetensors *st, const char *key) {
+    return json_string_value(json_object_get(st->metadata, key));
 }
 
 size_t pali_safetensors_prefetch(const pali_safetensors *st, size_t from) {

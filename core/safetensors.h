@@ -23,12 +23,14 @@ typedef enum {
     PALI_F16,
     PALI_INT8, /* quantised matrices: core/quant.h; never a tensor's as stored */
     PALI_NF4,
+    PALI_I8, /* bytes as stored: the codes of such matrices, in files of pali's own */
+    PALI_U8,
     PALI_DTYPE_OTHER, /* a valid safetensors dtype pali does not compute with */
 } pali_dtype;
 
 /* Bytes of one element where elements are plain numbers (4, 2, 2; else 0). */
 size_t pali_dtype_size(pali_dtype t);
-/* "F32", "BF16", "F16", "INT8", "NF4", "other". */
+/* "F32", "BF16", "F16", "INT8", "NF4", "I8", "U8", "other". */
 const char *pali_dtype_name(pali_dtype t);
 
 enum {
@@ -60,6 +62,9 @@ const pali_tensor *pali_safetensors_find(const pali_safetensors *st, const char 
 /* Asks the system to read a stretch of the file ahead of its use; may wait for the disk.
  * Returns where the next stretch begins, 0 at the end of the file. */
 size_t pali_safetensors_prefetch(const pali_safetensors *st, size_t from);
+
+/* The text of key in the header's __metadata__; NULL when there is none. Borrowed. */
+const char *pali_safetensors_metadata(const pali_safetensors *st, const char *key);
 
 /* n bytes at data will not be read again soon: if they are of this file, their memory is
  * given back. Reading them again is right, and slower. */

@@ -12,6 +12,7 @@
 #include "core/file.h"
 #include "core/jax.h"
 #include "core/json.h"
+#include "core/quant.h"
 #include "core/size.h"
 
 #include <pthread.h>
@@ -239,6 +240,15 @@ static int find(loader *l, part p, const char *suffix, const pali_tensor **out, 
     return 0;
 }
 
+/* Whether t are the codes of a matrix that pali quantised: only in the layers, only in its
+ * own files, by a version that it knows (quant.h says how they look). */
+static bool are_codes(const loader *l, part p, const char *suffix, const pali_tensor *t) {
+    const struct pali_shard *s = l->w->shards;
+    const char *version = s->file ? pali_safetensors_metadata(s->file, PALI_QUANT_KEY) : NULL;
+    return (t->dtype == PALI_I8 || t->dtype == PALI_U8) && p == TEXT && version &&
+           strcmp(version, PALI_QUANT_VERSION) == 0 && strstr(suffix, "_proj.weight");
+}
+
 /* The same for a tensor that must be there, of ndim dimensions, none of them zero or
  * beyond what an int holds, in a dtype that pali computes with. */
 static int need(loader *l, part p, const char *suffix, int ndim, const pali_tensor **out) {
@@ -250,9 +260,10 @@ static int need(loader *l, part p, const char *suffix, int ndim, const pali_tens
     if (!t)
         return pali_fail(l->err, PALI_EFORMAT, redo, "%s: tensor %s is not in the model", l->dir,
                          name);
-    if (t->dtype == PALI_DTYPE_OTHER)
+    if (pali_dtype_size(t->dtype) == 0 && !are_codes(l, p, suffix, t))
         return pali_fail(
-            l->err, PALI_EUNSUPPORTED, "use a model that is not quantised: F32, BF16 or F16",
+            l->err, PALI_EUNSUPPORTED,
+            "use a model that is not quantised (F32, BF16 or F16), or one that pali did",
             "%s: tensor %s is in a number format pali does not compute with", l->dir, name);
     if (t->ndim != ndim)
         return pali_fail(l->err, PALI_EFORMAT, redo, "%s: tensor %s has %d dimensions, expected %d",
@@ -298,7 +309,7 @@ static int load_vector(loader *l, part p, const char *suffix, int n, pali_matrix
     int rc = need(l, p, suffix, 1, &t);
     if (rc)
         return rc;
-    if (t->shape[0] != n) {
+    if (t->shape[0] != n || pali_dtype_size(t->dtype) == 0) {
         char expected[16];
         snprintf(expected, sizeof expected, "%d", n);
         return wrong_shape(l, t, expected);
@@ -306,17 +317,59 @@ static int load_vector(loader *l, part p, const char *suffix, int n, pali_matrix
     return take(l, p, suffix, t, 1, n, m);
 }
 
+/* One of the tensors beside codes: n elements of dtype. */
+static int load_scales(loader *l, const char *suffix, const char *more, pali_dtype dtype, size_t n,
+                       const void **out) {
+    char name[NAME_MAX_BYTES], full[NAME_MAX_BYTES];
+    const pali_tensor *t;
+    snprintf(full, sizeof full, "%s%s", suffix, more);
+    int rc = find(l, TEXT, full, &t, name);
+    if (rc)
+        return rc;
+    size_t align = dtype == PALI_F32 ? sizeof(float) : 1;
+    if (!t || t->dtype != dtype || t->ndim != 1 || (uint64_t)t->shape[0] != n ||
+        (uintptr_t)t->data % align)
+        return pali_fail(l->err, PALI_EFORMAT, "convert the model again",
+                         "%s: tensor %s, scales of quantised weights, is missing or damaged",
+                         l->dir, name);
+    l->w->bytes += t->bytes;
+    *out = t->data;
+    return 0;
+}
+
+/* m, taken with the shape of its codes, becomes the matrix that they mean. */
+static int load_coded(loader *l, const char *suffix, int cols, pali_matrix *m) {
+    const void *scales = NULL, *scale_codes = NULL;
+    l->w->params += (uint64_t)m->rows * (uint64_t)(cols - m->cols);
+    l->w->tensors[l->w->ntensors - 1].shape[1] = cols;
+    m->cols = cols;
+    m->dtype = m->dtype == PALI_U8 ? PALI_NF4 : PALI_INT8;
+    size_t n = (size_t)m->rows, blocks = (n * (size_t)cols + PALI_NF4_BLOCK - 1) / PALI_NF4_BLOCK;
+    int rc = 0;
+    if (m->dtype == PALI_NF4) {
+        n = (blocks + PALI_NF4_GROUP - 1) / PALI_NF4_GROUP + 1;
+        rc = load_scales(l, suffix, PALI_QUANT_CODES, PALI_U8, blocks, &scale_codes);
+    }
+    if (!rc)
+        rc = load_scales(l, suffix, PALI_QUANT_SCALES, PALI_F32, n, &scales);
+    m->scales = scales;
+    m->scale_codes = scale_codes;
+    return rc;
+}
+
 static int load_matrix(loader *l, part p, const char *suffix, int rows, int cols, pali_matrix *m) {
     const pali_tensor *t;
     int rc = need(l, p, suffix, 2, &t);
     if (rc)
         return rc;
-    if (t->shape[0] != rows || t->shape[1] != cols) {
+    int stored = t->dtype == PALI_U8 ? cols / 2 : cols; /* two codes a byte */
+    if (t->shape[0] != rows || t->shape[1] != stored || (stored != cols && cols % 2)) {
         char expected[32];
-        snprintf(expected, sizeof expected, "%d, %d", rows, cols);
+        snprintf(expected, sizeof expected, "%d, %d", rows, stored);
         return wrong_shape(l, t, expected);
     }
-    return take(l, p, suffix, t, rows, cols, m);
+    rc = take(l, p, suffix, t, rows, stored, m);
+    return rc || pali_dtype_size(t->dtype) > 0 ? rc : load_coded(l, suffix, cols, m);
 }
 
 /* --- sizes ------------------------------------------------------------------------- */
