@@ -148,6 +148,11 @@ static void on_progress(void *user, pali_stage stage, int done, int total) {
         app_err_status(line);
 }
 
+static uint64_t file_bytes(const char *path) {
+    struct stat st;
+    return stat(path, &st) ? 0 : (uint64_t)st.st_size;
+}
+
 int app_convert_run(const app_options *o, pali_error *err) {
     const char *to = o->words[1];
     char from[PATH_MAX], path[PATH_MAX], size[HUMAN_BYTES];
@@ -168,10 +173,11 @@ int app_convert_run(const app_options *o, pali_error *err) {
     if (!rc)
         rc = join(path, to, "model.safetensors", err);
     if (!rc)
-        rc = pali_save(w, path, &writing, err);
+        rc = pali_save(w, o->quant == PALI_QUANT_AUTO ? PALI_QUANT_NONE : o->quant, path, &writing,
+                       err);
     app_err_progress_clear();
     if (!rc)
-        app_err_note("%s: %s of weights", to, human_bytes(w->bytes, size));
+        app_err_note("%s: %s of weights", to, human_bytes(file_bytes(path), size));
     pali_weights_close(w);
     return rc;
 }

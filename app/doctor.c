@@ -26,7 +26,7 @@
 /* What a model can be turned into when it is opened. */
 static const struct {
     pali_quant quant;
-    const char *name; /* as --quant has it */
+    const char *name; /* as --quantize has it */
 } precisions[] = {
     {PALI_QUANT_NONE, "as stored"},
     {PALI_QUANT_INT8, "int8"},

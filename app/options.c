@@ -77,11 +77,11 @@ static const struct {
      APP_TAKES_MODEL | IN_FILE},
     {OPT_THREADS, "threads", "N", "processor threads; 0 is one a core (0)",
      APP_TAKES_MODEL | IN_FILE},
-    {'q', "quant", "KIND",
+    {'q', "quantize", "KIND",
      "the decoder's weights in fewer bits: none, int8, nf4, or\n"
      "auto, which takes the first of these that fits the free\n"
      "memory (auto)",
-     APP_TAKES_MODEL | IN_FILE},
+     APP_TAKES_MODEL | APP_TAKES_QUANT | IN_FILE},
     {OPT_MATH, "math", "KIND",
      "products of the picture and the prompt on the processor:\n"
      "bf16 is twice as fast where there is AVX512-BF16, f32 is\n"
@@ -341,7 +341,7 @@ static int parse_quant(const char *s, pali_quant *out, pali_error *err) {
             *out = (pali_quant)i;
             return 0;
         }
-    return bad_value("--quant", s, "none, int8, nf4 or auto", err);
+    return bad_value("--quantize", s, "none, int8, nf4 or auto", err);
 }
 
 static int parse_format(const char *s, app_options *o, pali_error *err) {

@@ -16,7 +16,8 @@ struct app_options;
 /* Groups of options: what a verb takes, and where an option belongs (options.c). An option that
  * belongs to two groups is taken with either. -v, --help and --version go with every verb. */
 enum {
-    APP_TAKES_MODEL = 1 << 0,  /* -m, --demo, --backend, --threads */
+    APP_TAKES_MODEL = 1 << 0,  /* -m, --demo, --backend, --threads, -q */
+    APP_TAKES_QUANT = 1 << 16, /* -q alone */
     APP_TAKES_ASKING = 1 << 1, /* -p, --history, --dump */
     APP_TAKES_ANSWER = 1 << 2, /* -n, -t, --top-k, --top-p, --seed */
     APP_TAKES_CHAT = 1 << 3,   /* --graphics, --theme, --resume, --no-save */

@@ -1,4 +1,6 @@
-/* save.c - see save.h; the layout of the file is in safetensors.h. */
+/* save.c - see save.h; the layout of the file is in safetensors.h, that of quantised matrices in
+ * quant.h. Their scales lie before everything else, where they are aligned whatever the
+ * sizes of the rest, and are written last, when they are known.                        */
 #include "core/save.h"
 
 #include "core/file.h"
@@ -16,8 +18,35 @@ enum {
     ALIGN = 64 /* of the data in the file, so that a mapping of it is aligned too */
 };
 
-static uint64_t bytes_of(const pali_matrix *m) {
-    return (uint64_t)m->rows * (uint64_t)m->cols * pali_dtype_size(m->dtype);
+/* What a tensor of w is in the file. */
+typedef struct {
+    pali_dtype dtype;
+    uint64_t codes, scale_codes, scales; /* bytes; a plain matrix is all codes */
+} form;
+
+static bool coded(pali_dtype t) {
+    return t == PALI_INT8 || t == PALI_NF4;
+}
+
+static form form_of(const pali_weights *w, const pali_weights_tensor *t, pali_quant quant) {
+    const pali_matrix *m = t->matrix;
+    uintptr_t at = (uintptr_t)m, layers = (uintptr_t)w->text;
+    bool in_layer = at >= layers && at < layers + (size_t)w->config.text.layers * sizeof *w->text;
+    uint64_t n = (uint64_t)m->rows * (uint64_t)m->cols;
+    form f = {.dtype = m->dtype};
+    if (quant != PALI_QUANT_NONE && in_layer && t->ndim == 2 && !coded(m->dtype))
+        f.dtype = quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8;
+    if (f.dtype == PALI_INT8) {
+        f.codes = n;
+        f.scales = (uint64_t)m->rows * sizeof(float);
+    } else if (f.dtype == PALI_NF4) {
+        f.codes = n / 2;
+        f.scale_codes = (n + PALI_NF4_BLOCK - 1) / PALI_NF4_BLOCK;
+        f.scales = ((f.scale_codes + PALI_NF4_GROUP - 1) / PALI_NF4_GROUP + 1) * sizeof(float);
+    } else {
+        f.codes = n * pali_dtype_size(f.dtype);
+    }
+    return f;
 }
 
 static int refused(const char *path, const char *what, pali_error *err) {
@@ -25,26 +54,54 @@ static int refused(const char *path, const char *what, pali_error *err) {
                      pali_file_brief(path), what, strerror(errno));
 }
 
-/* The header with its length before it, padded with spaces. Caller frees *out. */
-static int make_header(const pali_weights *w, char **out, size_t *n, pali_error *err) {
+static void entry(FILE *f, const char *name, const char *more, const char *dtype, int ndim,
+                  const int64_t *shape, uint64_t *at, uint64_t bytes) {
+    fprintf(f, ",\"%s%s\":{\"dtype\":\"%s\",\"shape\":[", name, more, dtype);
+    for (int k = 0; k < ndim; k++)
+        fprintf(f, k ? ",%lld" : "%lld", (long long)shape[k]);
+    fprintf(f, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)*at,
+            (unsigned long long)(*at + bytes));
+    *at += bytes;
+}
+
+/* The header with its length before it, padded with spaces. Caller frees *out. *scales and
+ * *all: bytes of the scales and of all data. */
+static int make_header(const pali_weights *w, pali_quant quant, char **out, size_t *n,
+                       uint64_t *scales, uint64_t *all, pali_error *err) {
     char *text = NULL;
     FILE *f = open_memstream(&text, n);
     if (!f)
         return pali_fail_nomem(err, "saving a model");
     uint64_t at = 0;
+    bool any = false;
+    for (size_t i = 0; i < w->ntensors; i++)
+        any = any || coded(form_of(w, &w->tensors[i], quant).dtype);
     fwrite("\0\0\0\0\0\0\0", 1, 8, f);
-    fputs("{\"__metadata__\":{\"format\":\"pt\"}", f);
+    fputs("{\"__metadata__\":{\"format\":\"pt\"", f);
+    if (any)
+        fprintf(f, ",\"%s\":\"%s\"", PALI_QUANT_KEY, PALI_QUANT_VERSION);
+    fputc('}', f);
+    for (size_t i = 0; i < w->ntensors; i++) {
+        form to = form_of(w, &w->tensors[i], quant);
+        int64_t count = (int64_t)(to.scales / sizeof(float));
+        if (count)
+            entry(f, w->tensors[i].name, PALI_QUANT_SCALES, "F32", 1, &count, &at, to.scales);
+    }
+    *scales = at;
     for (size_t i = 0; i < w->ntensors; i++) {
         const pali_weights_tensor *t = &w->tensors[i];
-        uint64_t end = at + bytes_of(t->matrix);
-        fprintf(f, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name,
-                pali_dtype_name(t->matrix->dtype));
-        for (int k = 0; k < t->ndim; k++)
-            fprintf(f, k ? ",%lld" : "%lld", (long long)t->shape[k]);
-        fprintf(f, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
-                (unsigned long long)end);
-        at = end;
+        form to = form_of(w, t, quant);
+        int64_t shape[4], blocks = (int64_t)to.scale_codes;
+        memcpy(shape, t->shape, sizeof shape);
+        shape[1] /= to.dtype == PALI_NF4 ? 2 : 1;
+        const char *dtype = to.dtype == PALI_NF4    ? "U8"
+                            : to.dtype == PALI_INT8 ? "I8"
+                                                    : pali_dtype_name(to.dtype);
+        entry(f, t->name, "", dtype, t->ndim, shape, &at, to.codes);
+        if (blocks)
+            entry(f, t->name, PALI_QUANT_CODES, "U8", 1, &blocks, &at, to.scale_codes);
     }
+    *all = at;
     fputc('}', f);
     fflush(f);
     while (*n % ALIGN && !ferror(f)) {
@@ -88,39 +145,96 @@ static int put(writer *w, const void *bytes, uint64_t n, pali_error *err) {
     return 0;
 }
 
-static int write_all(writer *o, const pali_weights *w, pali_error *err) {
+/* One tensor's codes; its scales go to *scales, which moves on. */
+static int put_tensor(writer *o, const pali_matrix *m, const form *to, unsigned char **scales,
+                      pali_error *err) {
+    pali_matrix q = *m;
+    void *mem = NULL;
+    int rc = 0;
+    if (to->dtype != m->dtype) {
+        size_t n = pali_quant_bytes(to->dtype, m->rows, m->cols);
+        mem = n ? aligned_alloc(PALI_QUANT_ALIGN, n) : NULL;
+        if (!mem)
+            return pali_fail_nomem(err, "quantising a matrix");
+        pali_quant_parts parts = pali_quant_place(to->dtype, m->rows, m->cols, mem);
+        rc = pali_quantize(m, &parts, err);
+        q = pali_quant_matrix(&parts);
+    }
+    if (!rc)
+        rc = put(o, q.data, to->codes, err);
+    if (!rc)
+        rc = put(o, q.scale_codes, to->scale_codes, err);
+    if (!rc && to->scales) {
+        memcpy(*scales, q.scales, to->scales);
+        *scales += to->scales;
+    }
+    free(mem);
+    return rc;
+}
+
+static int write_all(writer *o, const pali_weights *w, pali_quant quant, pali_error *err) {
     char *header = NULL;
     size_t n;
+    uint64_t nscales, all;
     struct statvfs fs;
-    int rc = make_header(w, &header, &n, err);
+    int rc = make_header(w, quant, &header, &n, &nscales, &all, err);
     if (rc)
         return rc;
-    o->all = n + w->bytes;
-    if (!fstatvfs(o->fd, &fs) && (uint64_t)fs.f_bavail * fs.f_frsize < o->all)
+    unsigned char *scales = calloc(1, nscales + 1), *at = scales;
+    if (!scales)
+        rc = pali_fail_nomem(err, "saving a model");
+    o->all = n + all;
+    if (!rc && !fstatvfs(o->fd, &fs) && (uint64_t)fs.f_bavail * fs.f_frsize < o->all)
         rc = pali_fail(err, PALI_EIO, "make room there",
                        "%s: needs %llu MB, and there are only %llu free", pali_file_brief(o->path),
                        (unsigned long long)(o->all / 1000000 + 1),
                        (unsigned long long)((uint64_t)fs.f_bavail * fs.f_frsize / 1000000));
     if (!rc)
         rc = put(o, header, n, err);
+    if (!rc)
+        rc = put(o, scales, nscales, err); /* zeros, for the place */
+    for (size_t i = 0; i < w->ntensors && !rc; i++) {
+        form to = form_of(w, &w->tensors[i], quant);
+        rc = put_tensor(o, w->tensors[i].matrix, &to, &at, err);
+    }
+    if (!rc && nscales && lseek(o->fd, (off_t)n, SEEK_SET) < 0)
+        rc = refused(o->path, "write to it", err);
+    if (!rc)
+        rc = put(o, scales, nscales, err);
+    free(scales);
     free(header);
-    for (size_t i = 0; i < w->ntensors && !rc; i++)
-        rc = put(o, w->tensors[i].matrix->data, bytes_of(w->tensors[i].matrix), err);
     return rc;
 }
 
-int pali_save(const pali_weights *w, const char *path, const pali_run *run, pali_error *err) {
-    for (size_t i = 0; i < w->ntensors; i++)
-        if (!pali_dtype_size(w->tensors[i].matrix->dtype))
+/* Whether w can be written so. */
+static int check(const pali_weights *w, pali_quant quant, pali_error *err) {
+    for (size_t i = 0; i < w->ntensors; i++) {
+        const pali_matrix *m = w->tensors[i].matrix;
+        form to = form_of(w, &w->tensors[i], quant);
+        if (coded(m->dtype) && quant != PALI_QUANT_NONE &&
+            (quant == PALI_QUANT_NF4) != (m->dtype == PALI_NF4))
             return pali_fail(err, PALI_EUNSUPPORTED, "take the model that it was made from",
-                             "quantised weights cannot be saved so");
+                             "the weights are stored as %s already", pali_dtype_name(m->dtype));
+        if (to.dtype == PALI_NF4 && m->cols % 2)
+            return pali_fail(err, PALI_EUNSUPPORTED, "take int8",
+                             "tensor %s has rows of %d weights, an odd number", w->tensors[i].name,
+                             m->cols);
+    }
+    return 0;
+}
+
+int pali_save(const pali_weights *w, pali_quant quant, const char *path, const pali_run *run,
+              pali_error *err) {
+    int rc = check(w, quant, err);
+    if (rc)
+        return rc;
     char *part;
     if (asprintf(&part, "%s.incomplete", path) < 0)
         return pali_fail_nomem(err, "saving a model");
     writer o = {.fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666),
                 .path = path,
                 .run = run};
-    int rc = o.fd < 0 ? refused(part, "make it", err) : write_all(&o, w, err);
+    rc = o.fd < 0 ? refused(part, "make it", err) : write_all(&o, w, quant, err);
     if (!rc && fdatasync(o.fd))
         rc = refused(part, "write to it", err);
     if (o.fd >= 0 && close(o.fd) && !rc)

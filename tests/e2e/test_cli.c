@@ -567,7 +567,7 @@ static void cli_quantises_when_asked(void **state) {
     }
     spawned s = RUN(NULL, "--demo", "-q", "4", "-p", "caption en");
     assert_int_equal(s.status, 2);
-    expect_part(s.text[1], "--quant wants none, int8, nf4 or auto, not \"4\"");
+    expect_part(s.text[1], "--quantize wants none, int8, nf4 or auto, not \"4\"");
     spawn_free(&s);
 }
 
