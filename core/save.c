@@ -175,7 +175,7 @@ static int put_tensor(writer *o, const pali_matrix *m, const form *to, unsigned 
 static int write_all(writer *o, const pali_weights *w, pali_quant quant, pali_error *err) {
     char *header = NULL;
     size_t n;
-    uint64_t nscales, all;
+    uint64_t nscales = 0, all = 0;
     struct statvfs fs;
     int rc = make_header(w, quant, &header, &n, &nscales, &all, err);
     if (rc)

@@ -44,6 +44,23 @@ static void convert_makes_a_model_that_answers_the_same(void **state) {
     spawn_free(&s);
 }
 
+static void convert_quantises(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "convert", "-q", "nf4", "assets/demo", to);
+    expect(&s, 0, 1, " of weights");
+    spawn_free(&s);
+    spawned first = RUN(NULL, "-m", "assets/demo", "-q", "nf4", QUESTIONS),
+            second = RUN(NULL, "-m", to, "-v", QUESTIONS);
+    assert_int_equal(first.status, 0);
+    assert_string_equal(first.text[0], second.text[0]);
+    expect(&second, 0, 1, "NF4");
+    spawn_free(&first);
+    spawn_free(&second);
+    s = RUN(NULL, "-m", to, "-q", "int8", QUESTIONS);
+    expect(&s, 1, 1, "the weights are stored as NF4 already");
+    spawn_free(&s);
+}
+
 /* The tiny model of tests/core/test_hf.c, from JAX's file and from its safetensors. */
 static void convert_reads_jax(void **state) {
     (void)state;
@@ -81,6 +98,7 @@ static void convert_says_what_is_wrong(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(convert_makes_a_model_that_answers_the_same),
+        TEST(convert_quantises),
         TEST(convert_reads_jax),
         TEST(convert_says_what_is_wrong),
     };
