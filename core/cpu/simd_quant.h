@@ -5,8 +5,8 @@
  * 4-bit product waits for its table look-ups and not for memory. The activations are
  * rounded once a product, to 15 bits of the largest of every 64 (PALI_Q16), and NF4's 16
  * values to 15 bits; sums inside a block are exact integers and the same for every
- * instruction set, blocks add up in float32. That adds 1e-4 of a result's size, a
- * thousandth of what 4 bits took and a thirtieth of what 8 took (BENCHMARKS.md).
+ * instruction set, blocks add up in float32. That adds about 1e-4 of a result's size, where
+ * 8 bits took 4e-3 and 4 bits 6e-2 (BENCHMARKS.md).
  *
  * NF4 goes in steps of 8 VN weights = 4 VN bytes, which the table expands to 4 vectors in
  * an order of its own; the activations are laid out in the same order. Eight steps use VN
