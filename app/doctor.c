@@ -242,12 +242,24 @@ static void tell_model(FILE *out, const findings *f) {
         }
 }
 
+static void tell_places(FILE *out, const app_options *o) {
+    char cache[PATH_MAX];
+    const app_settings *s = &o->settings;
+    if (s->path)
+        line(out, "config", s->text ? "%s" : "%s, which is not there", s->path);
+    else
+        line(out, "config", "no file");
+    if (!pali_hub_cache(&o->hub, cache, sizeof cache, NULL))
+        line(out, "hub cache", "%s", cache);
+}
+
 static int write_text(FILE *out, const app_options *o, const findings *f) {
     fputs("pali " PALI_VERSION "\n\n", out);
     tell_machine(out, &f->machine);
     tell_cards(out, f);
     tell_use(out, o, f);
     tell_terminal(out, f);
+    tell_places(out, o);
     if (f->weights)
         tell_model(out, f);
     return 0;
@@ -313,9 +325,13 @@ static int write_json(FILE *out, const app_options *o, const findings *f) {
         "needs_cuda", d->runtime, "cards", json_cards(d), "no_library",
         *d->no_library ? text(d->no_library) : json_null(), "chosen", d->chosen, "why_not",
         text(f->cuda.why_not), "advice", f->cuda.why_not ? text(f->cuda.advice) : json_null());
-    json_t *all = json_pack("{s:s, s:o, s:o, s:o, s:s, s:b, s:o}", "version", PALI_VERSION, "cpu",
-                            cpu, "memory", memory, "cuda", cuda, "used", used(o, f), "sandbox",
-                            pali_image_sandbox_on(), "model", json_model(f));
+    char cache[PATH_MAX];
+    bool known = !pali_hub_cache(&o->hub, cache, sizeof cache, NULL);
+    json_t *all = json_pack("{s:s, s:o, s:o, s:o, s:s, s:b, s:o, s:o, s:o}", "version",
+                            PALI_VERSION, "cpu", cpu, "memory", memory, "cuda", cuda, "used",
+                            used(o, f), "sandbox", pali_image_sandbox_on(), "config",
+                            text(o->settings.text ? o->settings.path : NULL), "models",
+                            known ? text(cache) : json_null(), "model", json_model(f));
     int rc = all ? json_dumpf(all, out, JSON_COMPACT) : -1;
     json_decref(all);
     fputc('\n', out);

@@ -135,7 +135,7 @@ static const struct {
     {OPT_TILE, "tile", "HOW",
      "read a large picture in parts that overlap, and join their\n"
      "texts: auto, none, or CxR such as 3x2 (auto)",
-     APP_TAKES_TILE},
+     APP_TAKES_TILE | IN_FILE},
 
     {0, "Many pictures", NULL, NULL, 0},
     {OPT_FILES_FROM, "files-from", "LIST",

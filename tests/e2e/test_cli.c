@@ -158,7 +158,8 @@ static void cli_doctor_tells_of_the_machine(void **state) {
     assert_int_equal(s.status, 0);
     assert_int_equal(s.n[1], 0);
     static const char *const lines[] = {"\nprocessor   ", "\nmemory      ", "\nplugin      ",
-                                        "\nused        ", "\nterminal    ", "\npictures    "};
+                                        "\nused        ", "\nterminal    ", "\npictures    ",
+                                        "\nconfig      ", "\nhub cache   "};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         expect_part(s.text[0], lines[i]);
     assert_null(strstr(s.text[0], "\nmodel"));
