@@ -87,7 +87,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     float first, last; /* both ends of the largest tensor are there */
     pali_matrix_read(&w->embed, 0, 1, &first);
     pali_matrix_read(&w->embed, (size_t)t->V * (size_t)t->D - 1, 1, &last);
-    demand(w->text[t->layers - 1].down_w.data && w->vision[v->layers - 1].fc2_b.data);
+    const pali_matrix *down = &w->text[t->layers - 1].down_w; /* may be quantised */
+    pali_matrix_read(down, (size_t)t->D * (size_t)t->F - 1, 1, &last);
+    demand(down->data && w->vision[v->layers - 1].fc2_b.data);
     pali_weights_close(w);
     return 0;
 }
