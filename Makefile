@@ -143,7 +143,7 @@ $(B)/tests/gpu/test_plugin: | $(addprefix $(B)/tests/gpu/,pali-cuda.so pali old_
 # On a device: the tests of the backend with nvcc's objects in the emulator's place, for the
 # device's own ARCH (tests/gpu/check.sh finds it), and the benchmarks.
 gpu_tests := $(patsubst tests/%,$(G)/tests/%,$(basename $(wildcard tests/gpu/test_cuda_*.c tests/gpu/test_cuda_*.cu)))
-gpu_benches := $(G)/tests/gpu/bench_read $(B)/tests/gpu/bench_cuda
+gpu_benches := $(G)/tests/gpu/bench_read $(G)/tests/gpu/bench_kernels $(B)/tests/gpu/bench_cuda
 link_device = $(NVCC) -cudart static -o $@ $^ $(filter -l% -L%,$(PKG_LIBS)) -ldl -lm -lcmocka -Xcompiler -pthread
 with_device := $(B)/tests/gpu/on_device.c.o $(gpu_obj) $(B)/libpali.a
 $(G)/tests/gpu/test_%: $(B)/tests/gpu/test_%.c.o $(with_device)
@@ -151,6 +151,8 @@ $(G)/tests/gpu/test_%: $(B)/tests/gpu/test_%.c.o $(with_device)
 	$(link_device)
 $(G)/tests/gpu/test_%: $(G)/tests/gpu/test_%.cu.o $(with_device)
 	$(link_device)
+$(G)/tests/gpu/bench_kernels: $(G)/tests/gpu/bench_kernels.cu.o $(G)/gpu/gemv.cu.o $(G)/gpu/tune.cu.o
+	$(NVCC) -cudart static -o $@ $^
 $(G)/tests/gpu/bench_%: $(G)/tests/gpu/bench_%.cu.o
 	$(NVCC) -cudart static -o $@ $^
 gpu-tests: $(gpu_tests) build/pali-cuda.so build/pali
