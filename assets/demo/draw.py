@@ -465,13 +465,15 @@ def bundled(out):
     w, h = 480, 360
     for name, light, things in (
             ("demo.png", ((250, 250, 252), (226, 230, 238)),
-             [("circle", 130, 130, 116, (222, 38, 42), 0), ("star", 345, 220, 150, (40, 92, 220), 8)]),
+             [("circle", 130, 240, 116, (222, 38, 42), 0), ("star", 345, 220, 150, (40, 92, 220), 8)]),
             ("single.png", ((40, 42, 54), (24, 25, 33)), [("triangle", 150, 240, 130, (246, 216, 44), 0)])):
         im = Image.fromarray(np.array([[light[0]] * 2, [light[1]] * 2], np.uint8)).resize((2 * w, 2 * h),
                                                                                           Image.BILINEAR)
         d = ImageDraw.Draw(im)
         for kind, cx, cy, size, fill, rot in things:
             paint(d, shape(kind, 2 * cx, 2 * cy, 2 * size, rot), fill, None, 1)
+        if name == "demo.png":
+            d.text((96, 24), "hello 42", font=font(FONT_FILES[0], 150), fill=(30, 32, 40))
         im.resize((w, h), Image.BOX).save(os.path.join(out, name))
 
 

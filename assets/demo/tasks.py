@@ -41,6 +41,11 @@ def box_pieces(box):
     return loc(box[1]) + loc(box[0]) + loc(box[3]) + loc(box[2])
 
 
+def code_pieces(codes):
+    """16 codes of a mask (mask.py), row by row."""
+    return "".join(f"<seg{c:03d}>" for c in codes)
+
+
 class Asker:
     """Draws questions about scenes; `rng` is a numpy generator."""
 
@@ -242,10 +247,10 @@ class Asker:
         q, ans, _ = self.q_caption(f)
         return "caption", self.word(q, self.chance(.8)), ans
 
-    def p_detect(self, f):
+    def p_detect(self, f, task="detect"):
         objs = f[1]
         names = []
-        want = 1 if self.chance(.6) or len(objs) < 2 else 2
+        want = 1 if self.chance(.5) or len(objs) < 2 or task == "segment" else 2
         for _ in range(want):
             r = self.rng.random()
             if objs and r < .96:
@@ -257,8 +262,12 @@ class Asker:
                 names.append(n)
         items = []
         for n in names:
-            items += [box_pieces(o[2]) + " " + n for o in objs if n in (o[0], f"{o[1]} {o[0]}")]
-        return "detect", "detect " + " ; ".join(names), " ; ".join(items)
+            items += [box_pieces(o[2]) + (code_pieces(o[3]) if task == "segment" else "") + " " + n
+                      for o in objs if n in (o[0], f"{o[1]} {o[0]}")]
+        return task, f"{task} " + " ; ".join(names), " ; ".join(items)
+
+    def p_segment(self, f):
+        return self.p_detect(f, "segment")
 
     def p_ocr(self, f):
         if not f[2] and self.chance(.8):
@@ -359,11 +368,11 @@ class Asker:
         """About `count` different prompts about one scene."""
         objs, lines = facts[1], facts[2]
         w = dict(caption=3.0, color=2.0, shape=2.0, count=1.6, yesno=2.6, where=1.5, background=.4,
-                 detect=2.6, history=.8, follow=1.8 if len(objs) > 1 else .5, ocr=.15, text=.15)
+                 detect=3.0, segment=2.0, history=.8, follow=1.8 if len(objs) > 1 else .5, ocr=.15, text=.15)
         if lines:
             w.update(ocr=1.2, text=.8, caption=1.6, yesno=1.6, background=.3)
         if not objs:
-            w.update(color=0, shape=0, where=0, count=.4, detect=.15, history=.1, follow=0, caption=.6, yesno=.8)
+            w.update(color=0, shape=0, where=0, count=.4, detect=.15, segment=.1, history=.1, follow=0, caption=.6, yesno=.8)
         if weights:
             w = {k: v * weights.get(k, 1) for k, v in w.items()}
         keys = list(w)

@@ -22,11 +22,14 @@ import time
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 
 import sentencepiece as spm
 
 import draw
+import mask
 import model as M
+import pages
 import tasks
 
 
@@ -70,6 +73,7 @@ class Tokens:
         self.true_vocab = len(self.sp)
         self.vocab = (self.true_vocab + 64) // 64 * 64          # at least one row more: <image>
         self.loc0 = self.sp.piece_to_id("<loc0000>")
+        self.seg0 = self.sp.piece_to_id("<seg000>")
         self.char = {c: self.sp.piece_to_id("\u2581" if c == " " else c) for c in draw.CHARS + " \n"}
 
     def prompt(self, text):
@@ -121,11 +125,11 @@ def orthogonalise(g):
     a, b, c = 3.4445, -4.7750, 2.0315
     t = g.shape[0] > g.shape[1]
     x = g.T if t else g
-    x = x / (x.norm() + 1e-7)
+    x = (x / (x.norm() + 1e-7)).to(M.LOW or x.dtype)
     for _ in range(5):
         y = x @ x.T
         x = a * x + (b * y + c * y @ y) @ x
-    return x.T if t else x
+    return (x.T if t else x).float()
 
 
 class Optimiser:
@@ -280,20 +284,30 @@ def measure_tower(tower, heads, held, device):
     return tot
 
 
+def tower_batch(a, rng, sets, text, count):
+    """Pages of text, and scenes so that shapes and colours are learned beside the letters."""
+    n = int(count * a.scenes)
+    c, idx = glob_batch(rng, sets, n)
+    parts = [text.batch(rng, count - n)[:3], c.batch(idx)]
+    return [torch.cat(p).to(a.device) for p in zip(*parts)]
+
+
 def stage_tower(a):
-    sets, held = caches(a.dir), Cache(os.path.join(a.dir, "v0"))
+    sets, held, text = caches(a.dir), Cache(os.path.join(a.dir, "v0")), pages.Pages(os.path.join(a.dir, "lines.pkl"))
     tower, heads = M.Tower().to(a.device), M.DenseHeads().to(a.device)
-    px, _, _ = sets[0].batch(np.arange(1500))
+    rng = np.random.default_rng(a.seed)
+    px = torch.cat([sets[0].batch(np.arange(700))[0], text.batch(rng, 700)[0]])
+    low, M.LOW = M.LOW, None
     tower.whiten(M.patches(px.to(a.device)).flatten(0, 1))
-    opt = Optimiser([(list(tower.named_parameters()), .015, 1.5e-3), (list(heads.named_parameters()), 0, 2e-3)])
-    loop = Loop(a, "tower", dict(tower=tower, heads=heads), opt)
+    M.LOW = low
+    opt = Optimiser([(list(tower.named_parameters()), a.rate, 1.5e-3), (list(heads.named_parameters()), 0, 2e-3)])
+    loop = Loop(a, a.name or "tower", dict(tower=tower, heads=heads), opt)
     t_eval = time.time()
     more = not loop.finished
     while more:
-        c, idx = glob_batch(loop.rng, sets, a.batch)
-        px, lab, gl = (t.to(a.device) for t in c.batch(idx))
+        px, lab, gl = tower_batch(a, loop.rng, sets, text, a.batch)
         loss, m = M.dense_loss(heads, tower(M.patches(px)), lab, gl)
-        more = loop.update(loss, {})
+        more = loop.update(loss, {k: m[k] for k in ("chars", "strict", "number", "column", "shape")})
         if loop.rank == 0 and time.time() - t_eval > a.eval_every:
             t_eval = time.time()
             loop.say("held out: " + " ".join(f"{k} {v:.4f}" for k, v in
@@ -312,30 +326,41 @@ class Packer:
     def __init__(self, tok, rng, width):
         self.tok, self.ask, self.width = tok, tasks.Asker(rng), width
 
-    def row(self, facts):
+    def where(self, lab, text):
+        """Patch of each letter of the text, -1 where none is told: labels as draw.patch_labels makes them."""
+        out = [-1] * (len(text) + 1)
+        for p in np.flatnonzero(lab[:, 10]):
+            n = lab[p, 10] - 1
+            for c in lab[p, 7:10]:
+                if c and n < len(text) and text[n] == draw.CHARS[c - 1]:
+                    out[n] = p
+                    n += 1
+        return out
+
+    def row(self, facts, lab):
         items, used, reads = [], 0, 0
         for task, prompt, answer in self.ask.ask(facts, 16):
             reads += task == "ocr"
-            if task == "ocr" and reads > 3:
+            if task == "ocr" and reads > 2:
                 continue
             p, a = self.tok.prompt(prompt), self.tok.answer(task, answer)
             if used + len(p) + len(a) - 1 > self.width:
                 continue
             used += len(p) + len(a) - 1
-            items.append((p, a))
+            items.append((p, a, self.where(lab, answer) if task == "ocr" and facts[2] else [-1] * len(a)))
         return items
 
-    def batch(self, metas):
-        rows = [self.row(f) for f in metas]
-        t = max(sum(len(p) + len(a) - 1 for p, a in r) for r in rows)
-        n = max(sum(len(a) for _, a in r) for r in rows)
+    def batch(self, metas, labels):
+        rows = [self.row(f, l) for f, l in zip(metas, labels.numpy())]
+        t = max(sum(len(p) + len(a) - 1 for p, a, _ in r) for r in rows)
+        n = max(sum(len(a) for _, a, _ in r) for r in rows)
         b = len(rows)
         ids, pos, block = np.zeros((b, t), np.int64), np.full((b, t), M.N_IMAGE), np.full((b, t), -1)
-        suffix = np.zeros((b, t), np.int64)
+        suffix, point = np.zeros((b, t), np.int64), np.full((b, n), -1)
         sel, target, weight = np.zeros((b, n), np.int64), np.zeros((b, n), np.int64), np.zeros((b, n), np.float32)
         for i, r in enumerate(rows):
             at = out = 0
-            for k, (p, a) in enumerate(r):
+            for k, (p, a, patch) in enumerate(r):
                 m = len(p) + len(a) - 1
                 ids[i, at:at + m] = p + a[:-1]
                 pos[i, at:at + m] = M.N_IMAGE + np.arange(m)
@@ -343,12 +368,13 @@ class Packer:
                 suffix[i, at + len(p):at + m] = np.arange(1, len(a))
                 sel[i, out:out + len(a)] = at + len(p) - 1 + np.arange(len(a))
                 target[i, out:out + len(a)] = a
+                point[i, out:out + len(a)] = patch
                 weight[i, out:out + len(a)] = len(a) ** -.5
                 at += m
                 out += len(a)
         seen = (block[:, :, None] == block[:, None, :]) & (suffix[:, None, :] <= suffix[:, :, None])
         mask = np.concatenate([np.ones((b, t, M.N_IMAGE), bool), seen], 2)[:, None]
-        return [torch.from_numpy(x) for x in (ids, pos, mask, sel, target, weight)]
+        return [torch.from_numpy(x) for x in (ids, pos, mask, sel, target, weight, point)]
 
 
 def answer_loss(h, table, target, weight, loc0):
@@ -371,11 +397,36 @@ def answer_loss(h, table, target, weight, loc0):
     return (nll * weight).sum() / weight.sum()
 
 
-LOCS = re.compile(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})> ([^;<>]+?)(?: ;|$)")
+LOCS = re.compile(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>((?:<seg\d{3}>){16})? ([^;<>]+?)(?: ;|$)")
 
 
 def boxes(text):
-    return [([int(v) / 1024 for v in m[:4]], m[4]) for m in LOCS.findall(text)]
+    return [([int(v) / 1024 for v in m[:4]], m[5]) for m in LOCS.findall(text)]
+
+
+class Masks:
+    """Compares the masks of two `segment` answers in the picture's square."""
+    N = 256
+
+    def __init__(self, run):
+        self.codec = mask.load(run)
+
+    def draw(self, text):
+        """-> {label: union of its masks, bool [N, N]}"""
+        out = {}
+        for m in LOCS.findall(text):
+            y0, x0, y1, x1 = (int(v) * self.N // 1024 for v in m[:4])
+            if y1 <= y0 or x1 <= x0 or not m[4]:
+                continue
+            codes = torch.tensor([[int(c) for c in re.findall(r"\d{3}", m[4])]])
+            px = self.codec.decode(self.codec.book[codes])
+            px = F.interpolate(px[None], (y1 - y0, x1 - x0), mode="bilinear", align_corners=False)[0, 0] > 0
+            out.setdefault(m[5], torch.zeros(self.N, self.N, dtype=torch.bool))[y0:y1, x0:x1] |= px
+        return out
+
+    def score(self, want, got):
+        w, g = self.draw(want), self.draw(got)
+        return sum(float((w[k] & g[k]).sum() / (w[k] | g[k]).sum()) if k in g else 0 for k in w) / len(w)
 
 
 def iou(a, b):
@@ -397,8 +448,10 @@ def things(caption):
     return sorted(re.split(", | and ", caption))
 
 
-def score(task, want, got):
+def score(task, want, got, masks):
     """-> {measure: value} of one answer."""
+    if task == "segment":
+        return {"segment iou": masks.score(want, got)} if want else {"segment absent": float(not got)}
     if task == "caption":
         return {task: float(things(want) == things(got))}
     if task == "ocr":
@@ -414,7 +467,7 @@ def score(task, want, got):
 
 
 @torch.no_grad()
-def measure(tower, dec, tok, held, count, seed=99, batch=64, show=0):
+def measure(tower, dec, tok, masks, held, count, seed=99, batch=64, show=0):
     """Greedy answers under the true mask to held-out questions -> {measure: (mean, number)}"""
     low, M.LOW = M.LOW, None
     qs = questions(held, tok, count, seed)
@@ -424,10 +477,10 @@ def measure(tower, dec, tok, held, count, seed=99, batch=64, show=0):
         part = [qs[i] for i in order[s:s + batch]]
         dev = dec.embed.device
         px = torch.from_numpy(held.px[[q[0] for q in part]]).to(dev)
-        got = M.generate(dec, tower(M.patches(px)), [tok.prompt(q[2]) for q in part])
+        got = M.generate(dec, tower(M.patches(px)), [tok.prompt(q[2]) for q in part], limit=64)
         for (i, task, prompt, want), g in zip(part, got):
             g = tok.decode(g)
-            sets = score(task, want, g)
+            sets = score(task, want, g, masks)
             if len(held.meta[i][1]) == 1 and not held.meta[i][2] and task in ("caption", "color", "shape", "yesno"):
                 sets["one: " + task] = sets[task]
             for k, v in sets.items():
@@ -439,25 +492,29 @@ def measure(tower, dec, tok, held, count, seed=99, batch=64, show=0):
     return {k: (t / n, n) for k, (n, t) in sorted(tot.items())}
 
 
-def dense_batch(rng, sets, texts, n):
-    """A batch for the tower alone, two of three pictures with text: reading takes the tower longest to learn."""
-    parts = []
-    for group, k in ((texts or sets, n * 2 // 3), (sets, n - n * 2 // 3)):
-        c = group[int(rng.integers(len(group)))]
-        parts.append(c.batch(rng.integers(0, len(c.meta), k)))
-    return [torch.cat(p) for p in zip(*parts)]
+def answer_batch(a, rng, sets, text):
+    """Pictures to ask about: scenes, and pages of text in the share `--reading`. -> pictures, labels, counts, facts"""
+    n = int(rng.binomial(a.batch, a.reading))
+    c, idx = glob_batch(rng, sets, a.batch - n)
+    idx = np.sort(idx)
+    *read, facts = text.batch(rng, n, crowded=0)
+    return [torch.cat(p) for p in zip(c.batch(idx), read)] + [[c.meta[i] for i in idx] + facts]
 
 
 def stage_decoder(a):
     """Stage 2. As `all`, stage 3: the same packed rows with the tower unfrozen and its dense losses kept; each step
     also shows the tower a batch of its own, since it learns from many more pictures than the decoder needs."""
     tok = Tokens(os.path.join(os.path.dirname(os.path.abspath(__file__)), "tokenizer.model"))
-    sets, texts, held = caches(a.dir), caches(a.dir, "t"), Cache(os.path.join(a.dir, "v0"))
+    sets, held, text = caches(a.dir), Cache(os.path.join(a.dir, "v0")), pages.Pages(os.path.join(a.dir, "lines.pkl"))
+    masks = Masks(a.dir)
     tower, dec = M.Tower().to(a.device), M.Decoder(tok.vocab, tok.loc0).to(a.device)
     heads = M.DenseHeads().to(a.device)
     st = torch.load(os.path.join(a.dir, "tower.pt"), map_location=a.device)
     tower.load_state_dict(st["tower"])
     heads.load_state_dict(st["heads"])
+    if a.start:
+        old = torch.load(a.start, map_location=a.device)["dec"]
+        dec.load_state_dict({k: v for k, v in old.items() if v.shape == dec.state_dict()[k].shape}, strict=False)
     groups = [(list(dec.named_parameters()), .01, 1.5e-3)]
     modules = dict(dec=dec)
     free = a.stage == "all"
@@ -472,41 +529,40 @@ def stage_decoder(a):
     packer = Packer(tok, loop.rng, a.width)
     t_eval, more = time.time(), not loop.finished
     while more:
-        c, idx = glob_batch(loop.rng, sets, a.batch)
-        idx = np.sort(idx)
-        px, lab, gl = c.batch(idx)
-        ids, pos, mask, sel, target, weight = (t.to(a.device) for t in packer.batch([c.meta[i] for i in idx]))
+        px, lab, gl, facts = answer_batch(a, loop.rng, sets, text)
+        ids, pos, see, sel, target, weight, point = (t.to(a.device) for t in packer.batch(facts, lab))
         with torch.set_grad_enabled(free):
             z = tower(M.patches(px.to(a.device)))
         table = dec.table()
-        h = dec.packed(z, ids, pos, mask, sel, table)
+        h, aim = dec.packed(z, ids, pos, see, sel, table, point)
         loss = answer_loss(h, table, target, weight, tok.loc0)
-        log = {"nll": loss.detach()}
+        log = {"nll": loss.detach(), "aim": aim.detach()}
+        loss = loss + a.aim * aim
         if free:
-            more_px, more_lab, more_gl = dense_batch(loop.rng, sets, texts, a.dense)
+            more_px, more_lab, more_gl = tower_batch(a, loop.rng, sets, text, a.dense)
             z = torch.cat([z, tower(M.patches(more_px.to(a.device)))])
-            dense, _ = M.dense_loss(heads, z, torch.cat([lab, more_lab]).to(a.device),
-                                    torch.cat([gl, more_gl]).to(a.device))
+            dense, m = M.dense_loss(heads, z, torch.cat([lab.to(a.device), more_lab]),
+                                    torch.cat([gl.to(a.device), more_gl]))
             loss = loss + a.dense_weight * dense
-            log["dense"] = dense.detach()
+            log.update(dense=dense.detach(), chars=m["chars"], number=m["number"])
         more = loop.update(loss, log)
         if loop.rank == 0 and time.time() - t_eval > a.eval_every:
             t_eval = time.time()
-            loop.report(measure(tower, dec, tok, held, 500))
+            loop.report(measure(tower, dec, tok, masks, held, 400))
             if free:
                 loop.say("tower: " + " ".join(f"{k} {v:.4f}" for k, v in
                                               measure_tower(tower, heads, held, a.device).items()))
     loop.t_save = 0
     loop.sync()
     if loop.rank == 0:
-        loop.report(measure(tower, dec, tok, held, 2000))
+        loop.report(measure(tower, dec, tok, masks, held, 2000))
 
 
 def stage_eval(a):
     tok = Tokens(os.path.join(os.path.dirname(os.path.abspath(__file__)), "tokenizer.model"))
     tower, dec = M.Tower(), M.Decoder(tok.vocab, tok.loc0)
     print(load_model(a.dir, tower, dec))
-    for k, (v, n) in measure(tower, dec, tok, Cache(os.path.join(a.dir, "v0")), a.count, show=a.show).items():
+    for k, (v, n) in measure(tower, dec, tok, Masks(a.dir), Cache(os.path.join(a.dir, "v0")), a.count, show=a.show).items():
         print(f"{k:16} {v:.3f}  ({n})")
 
 
@@ -520,11 +576,18 @@ def main():
     ap.add_argument("--batch", type=int, default=64)
     ap.add_argument("--device", default="cpu")
     ap.add_argument("--workers", type=int, default=1)
+    ap.add_argument("--threads", type=int, default=2, help="of a single worker")
     ap.add_argument("--sync", type=float, default=3, help="seconds between averagings")
     ap.add_argument("--save", type=float, default=120, help="seconds between checkpoints")
     ap.add_argument("--log", type=float, default=60)
     ap.add_argument("--eval-every", type=float, default=300)
     ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--reading", type=float, default=.3, help="part of the pictures of stages 2 and 3 that are pages")
+    ap.add_argument("--aim", type=float, default=.3, help="weight of showing the decoder where the next letter stands")
+    ap.add_argument("--start", help="checkpoint whose decoder stage 2 begins with, as far as the sizes agree")
+    ap.add_argument("--scenes", type=float, default=.22, help="part of a batch of stage 1 that shows scenes, not text")
+    ap.add_argument("--rate", type=float, default=.015, help="Muon's rate in stage 1")
+    ap.add_argument("--name", help="another name for the checkpoint of stage 1")
     ap.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
     ap.add_argument("--decay", type=float, default=.25, help="part of the steps in which the rate falls to zero")
     ap.add_argument("--tower-rate", type=float, default=.008, help="Muon's rate for the tower in stage 3")
@@ -552,7 +615,7 @@ def main():
                                 rank=int(os.environ["PALI_RANK"]), world_size=a.workers)
     M.LOW = torch.bfloat16 if a.bf16 else None
     torch.manual_seed(a.seed)          # the same first weights in every worker
-    torch.set_num_threads(1 if a.workers > 1 or a.device != "cpu" else 2)
+    torch.set_num_threads(1 if a.workers > 1 or a.device != "cpu" else a.threads)
     dict(tower=stage_tower, decoder=stage_decoder, all=stage_decoder, eval=stage_eval)[a.stage](a)
 
 

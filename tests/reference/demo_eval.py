@@ -2,7 +2,7 @@
 """Held-out examination of the miniature model in assets/demo.
 
 Draws fresh pictures with its own drawing code (coverage computed analytically on a fine grid with numpy, text by
-Pillow), shares nothing with assets/demo/draw.py, and keeps the questions in questions.jsonl:
+Pillow), shares nothing with assets/demo/draw.py, decodes the codes of masks with numpy (mask_shapes.py), and keeps the questions in questions.jsonl:
 
     {"id": 17, "image": "0003.png", "size": [w, h], "task": "color", "prompts": ["What color is the star?"],
      "expected": "red"}
@@ -26,6 +26,8 @@ import time
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+import mask_shapes
 
 PALETTE = {
     "red": (214, 30, 36), "green": (34, 150, 62), "blue": (38, 84, 216), "yellow": (246, 218, 40),
@@ -145,16 +147,16 @@ def picture(rng, kind):
                 s = str(rng.integers(0, 10 ** int(rng.integers(2, 7))))
             else:
                 s = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz0123456789"), int(rng.integers(3, 8))))
-            n = 2 if kind == "text" and rng.random() < .2 else 1
-            lines = [s] if n == 1 else [s, str(rng.choice(VOCAB))]
+            n = int(rng.choice([1, 2, 3], p=[.65, .23, .12])) if kind == "text" else 1
+            lines = [s] + [str(rng.choice(VOCAB)) if rng.random() < .6 else str(rng.integers(0, 10 ** 5))
+                           for _ in range(n - 1)]
+            # the size of the letters, a seventh of the picture's longer side at least
             f = ImageFont.truetype("/usr/share/fonts/truetype/" + str(rng.choice(FONTS)),
-                                   int(rng.uniform(.13, .24) * h))
+                                   int(np.ceil(rng.uniform(1, 1.8) * max(w, h) / 7)))
             tw = max(f.getlength(t) for t in lines)
             asc, desc = f.getmetrics()
             th = (asc + desc) * len(lines)
-            # a letter must keep some 6 of the 112 pixels that the model sees
-            if tw < .94 * w and th < (.45 if kind == "both" else .9) * h and \
-                    tw / max(map(len, lines)) * 112 / w > 6:
+            if tw < .94 * w and th < (.45 if kind == "both" else .94) * h:
                 break
         else:
             return None
@@ -185,8 +187,10 @@ def picture(rng, kind):
             if any(box[0] < t[2] + g and t[0] < box[2] + g and box[1] < t[3] + g and t[1] < box[3] + g for t in taken):
                 continue
             taken.append(box)
-            stamp(canvas, k, cx, cy, r, angle, rng.uniform(.55, .75), rgb)
-            things.append(dict(kind=k, color=c, box=[float(v) for v in box]))
+            hole = rng.uniform(.55, .75)
+            stamp(canvas, k, cx, cy, r, angle, hole, rgb)
+            things.append(dict(kind=k, color=c, box=[float(v) for v in box],
+                               form=[float(v) for v in (cx, cy, r, angle, hole)]))
         if len(things) != want:
             return None
     im = Image.fromarray(np.clip(canvas + .5, 0, 255).astype(np.uint8))
@@ -265,6 +269,8 @@ def questions(rng, size, things, lines, bg):
         name = f"{t['color']} {t['kind']}"
         out.append(("detect", [f"detect {name}"], [[name, q["box"]] for q in things
                                                    if (q["color"], q["kind"]) == (t["color"], t["kind"])]))
+        same = [q for q in things if (q["color"], q["kind"]) == (t["color"], t["kind"])]
+        out.append(("segment", [f"segment {name}"], [[q["kind"], q["form"]] for q in same]))
         if len(things) > 1 and rng.random() < .5 and len(set(kinds)) > 1:
             a, b = (str(k) for k in rng.choice(sorted(set(kinds)), 2, replace=False))
             out.append(("detect two", [f"detect {a} ; {b}"], [[k, q["box"]] for k in (a, b) for q in things
@@ -289,7 +295,7 @@ def questions(rng, size, things, lines, bg):
         out.append(("ocr", [ask("what does the text say")], "\n".join(lines)))
     elif bg and rng.random() < .3:
         out.append(("background", [ask("what color is the background")], bg))
-    return out
+    return [out[i] for i in sorted(rng.permutation(len(out))[:3])]        # few about each, so that there are many
 
 
 def make(out, count, seed):
@@ -359,6 +365,24 @@ def found(reply, size):
             for m in ITEM.findall(reply["text"])]
 
 
+SEGMENT = re.compile(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>((?:<seg\d{3}>){16})")
+
+
+def mask_overlap(forms, text, size, decoder):
+    """IoU, in pixels of the picture, of the things asked for and all masks in the answer."""
+    w, h = size
+    want, got = np.zeros((h, w), bool), np.zeros((h, w), bool)
+    ys, xs = np.mgrid[0:h, 0:w] + .5
+    for kind, (cx, cy, r, angle, hole) in forms:
+        want |= inside(kind, (xs - cx) / r, (ys - cy) / r, angle, hole)
+    for m in SEGMENT.findall(text):
+        y0, x0, y1, x1 = (round(int(v) / 1024 * n) for v, n in zip(m[:4], (h, w, h, w)))
+        if x1 > x0 and y1 > y0:
+            part = mask_shapes.decode(decoder, np.array(re.findall(r"\d{3}", m[4]), int)).astype(np.float32)
+            got[y0:y1, x0:x1] |= np.asarray(Image.fromarray(part).resize((x1 - x0, y1 - y0), Image.BILINEAR)) > 0
+    return float((want & got).sum() / (want | got).sum())
+
+
 def overlap(a, b):
     i = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
     return i / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - i + 1e-9)
@@ -375,9 +399,12 @@ def edits(a, b):
     return int(row[-1])
 
 
-def mark(q, reply):
+def mark(q, reply, decoder):
     """-> {row of the table: value}"""
     task, want, text = q["task"], q["expected"], reply["text"]
+    if task == "segment":
+        v = mask_overlap(want, text, q["size"], decoder)
+        return {"segment: mean mask IoU": v, "segment: found at 0.5": float(v > .5)}
     if task.startswith("detect"):
         got = found(reply, q["size"])
         if not want:
@@ -397,7 +424,7 @@ def mark(q, reply):
     return {task: float(text.strip() == want)}
 
 
-def table(asked, answers):
+def table(asked, answers, decoder):
     rows = {}
 
     def add(marks):
@@ -406,9 +433,9 @@ def table(asked, answers):
 
     for q in asked:
         if q["id"] in answers:
-            add(mark(q, answers[q["id"]]))
+            add(mark(q, answers[q["id"]], decoder))
         if (q["id"], "none") in answers:
-            add({"follow-up, history none": mark(q, answers[q["id"], "none"])["follow-up"]})
+            add({"follow-up, history none": mark(q, answers[q["id"], "none"], decoder)["follow-up"]})
     return {k: (float(np.mean(v)), len(v)) for k, v in sorted(rows.items())}
 
 
@@ -419,11 +446,14 @@ def main():
     ap.add_argument("--seed", type=int, default=20310)
     ap.add_argument("--pali")
     ap.add_argument("--model")
+    ap.add_argument("--masks", default=os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                                    "../../assets/demo/mask.npz"), help="mask decoder")
     ap.add_argument("--extra", default="", help="more options for pali, separated by spaces")
     ap.add_argument("--answers")
     ap.add_argument("--wrong", type=int, default=0, help="print so many wrong answers")
     ap.add_argument("--min", action="append", default=[], metavar="TASK=VALUE")
     a = ap.parse_args()
+    decoder = dict(np.load(a.masks))
     asked = make(a.out, a.count, a.seed)
     print(f"{len(asked)} questions about {len({q['image'] for q in asked})} pictures in {a.out}")
     if a.pali:
@@ -439,11 +469,11 @@ def main():
                 answers[key] = r
     else:
         return
-    wrong = [q for q in asked if q["id"] in answers and min(mark(q, answers[q["id"]]).values()) < .5]
+    wrong = [q for q in asked if q["id"] in answers and min(mark(q, answers[q["id"]], decoder).values()) < .5]
     for q in wrong[:: max(1, len(wrong) // a.wrong)][:a.wrong] if a.wrong else []:
         print(f"  {q['image']} {q['task']}: {q['prompts']} expected {q['expected']!r}, "
               f"got {answers[q['id']]['text']!r}")
-    rows = table(asked, answers)
+    rows = table(asked, answers, decoder)
     print(f"{'task':28} right  questions")
     for k, (v, n) in rows.items():
         print(f"{k:28} {v:5.3f}  {n}")
