@@ -215,7 +215,7 @@ demo: deps
 # Python with numpy and Pillow (and the DejaVu and Liberation fonts); takes minutes.
 PYTHON ?= python3
 demo-accuracy: build/pali
-	$(PYTHON) tests/reference/demo_eval.py --out build/demo-accuracy --count 3000 --seed 555001 --pali build/pali --model assets/demo $(EVAL)
+	$(PYTHON) tests/reference/demo_eval.py --out build/demo-accuracy --count 3000 --seed 777001 --pali build/pali --model assets/demo $(EVAL)
 
 # Takes the CUDA plugin when `make` has built it.
 install: build/pali
@@ -223,7 +223,7 @@ install: build/pali
 	install -Dm644 man/pali.1 $(DESTDIR)$(PREFIX)/share/man/man1/pali.1
 	$(if $(wildcard build/pali-cuda.so),install -Dm755 build/pali-cuda.so $(DESTDIR)$(PREFIX)/lib/pali/pali-cuda.so)
 	install -d $(DESTDIR)$(PREFIX)/share/pali/demo
-	install -m644 $(filter-out %.py %.md,$(wildcard assets/demo/*.*)) $(DESTDIR)$(PREFIX)/share/pali/demo
+	install -m644 $(filter-out %.py %.md assets/demo/curve.png,$(wildcard assets/demo/*.*)) $(DESTDIR)$(PREFIX)/share/pali/demo
 uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/bin/pali $(DESTDIR)$(PREFIX)/lib/pali $(DESTDIR)$(PREFIX)/share/man/man1/pali.1 $(DESTDIR)$(PREFIX)/share/pali
 

@@ -521,8 +521,8 @@ def stage_decoder(a):
     if free:
         if not os.path.exists(os.path.join(a.dir, "all.pt")):
             dec.load_state_dict(torch.load(os.path.join(a.dir, "decoder.pt"), map_location=a.device)["dec"])
-        groups = [(groups[0][0], .006, 8e-4), (list(tower.named_parameters()), a.tower_rate, a.tower_rate / 10),
-                  (list(heads.named_parameters()), 0, 1e-3)]
+        groups += [(list(tower.named_parameters()), a.tower_rate, a.tower_rate / 10),
+                   (list(heads.named_parameters()), 0, 1e-3)]
         modules = dict(dec=dec, tower=tower, heads=heads)
     opt = Optimiser(groups)
     loop = Loop(a, a.stage, modules, opt)
