@@ -168,7 +168,7 @@ static void cli_doctor_tells_of_the_machine(void **state) {
     s = RUN(NULL, "doctor", "--demo", "-b", "cpu");
     assert_int_equal(s.status, 0);
     expect_part(s.text[0], "\nused        cpu, because --backend says so\n");
-    expect_part(s.text[0], "PaliGemma, 2.1 million weights in 4.1 MB");
+    expect_part(s.text[0], "PaliGemma, 2.8 million weights in 5.3 MB");
     expect_part(s.text[0], ": fits\n");
     spawn_free(&s);
 
