@@ -73,7 +73,13 @@ def main():
     ap.add_argument("logs", nargs="+")
     ap.add_argument("--out", default="curve.png")
     a = ap.parse_args()
-    runs = [r for r in map(points, a.logs) if len(r[1]) > 1]
+    runs = []
+    for stage, pts in map(points, a.logs):
+        if runs and SHOWN[stage] is SHOWN[runs[-1][0]]:        # stage 3 goes on where stage 2 ended
+            begun, before = runs[-1][1][-1][:2]
+            runs[-1][1].extend((begun + t, f"{before} + {step}", v) for t, step, v in pts)
+        elif pts:
+            runs.append((stage, pts))
     table(runs)
     plot(runs, a.out)
 

@@ -465,7 +465,7 @@ def bundled(out):
     w, h = 480, 360
     for name, light, things in (
             ("demo.png", ((250, 250, 252), (226, 230, 238)),
-             [("circle", 130, 240, 116, (222, 38, 42), 0), ("star", 345, 220, 150, (40, 92, 220), 8)]),
+             [("circle", 130, 264, 116, (222, 38, 42), 0), ("star", 345, 220, 150, (40, 92, 220), 8)]),
             ("single.png", ((40, 42, 54), (24, 25, 33)), [("triangle", 150, 240, 130, (246, 216, 44), 0)])):
         im = Image.fromarray(np.array([[light[0]] * 2, [light[1]] * 2], np.uint8)).resize((2 * w, 2 * h),
                                                                                           Image.BILINEAR)
