@@ -706,7 +706,7 @@ static int settle(app_options *o, pali_error *err) {
     if (o->verb && o->resume && (!o->output || o->resume_id))
         return pali_fail(err, PALI_EARG, NULL, "--resume goes on with the file of --output");
     if (!o->verb || !(o->verb->takes & APP_TAKES_TILE))
-        o->tile = (app_tiling){1, 1};
+        o->tile = (app_tiling){.cols = 1, .rows = 1};
     const char *no_color = getenv("NO_COLOR");
     if (!o->theme && no_color && *no_color) /* a wish weaker than the file, says no-color.org */
         set_from_environment(o, OPT_THEME, "NO_COLOR", o->theme = "none");

@@ -13,15 +13,14 @@
 #include <string.h>
 
 enum {
-    OVERLAP_PERCENT = 25, /* of a tile's side */
-    LOOKS = 512,          /* rows and columns that are looked at */
-    TURN = 48,            /* of brightness, of 255 */
-    WIDEST = 64,          /* pixels of a stroke or of the gap between two */
-    TURNS_OF_TEXT = 200,  /* fewer are no text to speak of */
-    REACH = 96,           /* bytes of a line that are looked at beside an edge */
-    LINES = 64,           /* of a text that are aligned; more are only put together */
-    COMMON = 16,          /* most lines that two rows of tiles have in common */
-    EDGE = 6,             /* bytes at an edge that may be left out */
+    LOOKS = 512,         /* rows and columns that are looked at */
+    TURN = 48,           /* of brightness, of 255 */
+    WIDEST = 64,         /* pixels of a stroke or of the gap between two */
+    TURNS_OF_TEXT = 200, /* fewer are no text to speak of */
+    REACH = 64,          /* bytes of a line that are looked at beside an edge */
+    LINES = 128,         /* of a text that are aligned; more are only put together */
+    COMMON = 16,         /* most lines that two tiles one above the other share */
+    EDGE = 6,            /* bytes at an edge that may be left out */
     MATCH = 2,
     WRONG = -3,
     LEFT_OUT = -1,
@@ -40,17 +39,17 @@ static bool parse_side(const char **s, int *out) {
 }
 
 bool app_tiling_parse(const char *s, app_tiling *out) {
-    *out = (app_tiling){0, 0};
+    *out = (app_tiling){0};
     if (!strcmp(s, "auto"))
         return true;
-    *out = (app_tiling){1, 1};
+    *out = (app_tiling){.cols = 1, .rows = 1};
     return !strcmp(s, "none") ||
            (parse_side(&s, &out->cols) && *s++ == 'x' && parse_side(&s, &out->rows) && !*s);
 }
 
-/* Side of n tiles that cover `whole` with the overlap. */
-static double tile_side(int whole, int n) {
-    return whole / (n - (n - 1) * OVERLAP_PERCENT / 100.0);
+/* Side of n tiles that cover `whole`, a share of each overlapping. */
+static double tile_side(int whole, int n, double overlap) {
+    return whole / (n - (n - 1) * overlap);
 }
 
 /* Adds the distances between turning points of brightness along one line of n pixels, `step` bytes
@@ -101,14 +100,16 @@ app_tiles_detail app_tiles_look(const uint8_t *rgb, int width, int height) {
 app_tiling app_tiling_choose(app_tiling want, int width, int height, int model_size,
                              app_tiles_detail detail) {
     app_tiling t = want;
+    /* In the tile of a small model stand few letters, and a third of them is too few to recognise. */
+    t.overlap = model_size < 168 ? 0.4 : 0.33;
     if (!want.cols) {
-        t = (app_tiling){1, 1};
+        t.cols = t.rows = 1;
         /* The largest tile; not smaller than the square, for what is not there cannot be seen. */
         double across = fmax(detail.across / 1.5, 1) * model_size;
         double down = fmax(detail.down / 1.5, 1) * model_size;
         double wide, high; /* how many times too large a tile is */
-        while (wide = detail.across > 0 ? tile_side(width, t.cols) / across : 0,
-               high = detail.down > 0 ? tile_side(height, t.rows) / down : 0,
+        while (wide = detail.across > 0 ? tile_side(width, t.cols, t.overlap) / across : 0,
+               high = detail.down > 0 ? tile_side(height, t.rows, t.overlap) / down : 0,
                (wide > 1 || high > 1) &&
                    (t.cols + (wide >= high)) * (t.rows + (wide < high)) <= APP_TILES_MAX) {
             t.cols += wide >= high;
@@ -123,8 +124,8 @@ app_tiling app_tiling_choose(app_tiling want, int width, int height, int model_s
 }
 
 /* Place number i of n along a side. */
-static void place(int whole, int n, int i, int *from, int *size) {
-    *size = (int)ceil(tile_side(whole, n)); /* not less: no pixel may lie between two */
+static void place(int whole, int n, double overlap, int i, int *from, int *size) {
+    *size = (int)ceil(tile_side(whole, n, overlap)); /* not less: no pixel may lie between two */
     if (*size > whole)
         *size = whole;
     *from = n > 1 ? (int)((double)(whole - *size) * i / (n - 1) + 0.5) : 0;
@@ -132,8 +133,8 @@ static void place(int whole, int n, int i, int *from, int *size) {
 
 app_tile app_tile_at(app_tiling t, int width, int height, int i) {
     app_tile tile;
-    place(width, t.cols, i % t.cols, &tile.x, &tile.width);
-    place(height, t.rows, i / t.cols, &tile.y, &tile.height);
+    place(width, t.cols, t.overlap, i % t.cols, &tile.x, &tile.width);
+    place(height, t.rows, t.overlap, i / t.cols, &tile.y, &tile.height);
     return tile;
 }
 
@@ -345,8 +346,8 @@ static int agreement(const char *a, const char *b) {
     return longer ? (int)(100 - 100 * row[m] / longer) : 100;
 }
 
-/* The text of two rows of tiles: the last lines of the upper one that are the first of the lower one
- * come once. Beyond them either may have one more line, cut by its edge, that the other has whole. */
+/* The text of two tiles one above the other: the last lines of the upper one that are the first of the
+ * lower one come once. Beyond them either may have one more line, cut by its edge, that the other has whole. */
 static int join_below(const lines *upper, const lines *lower, lines *out) {
     enum {
         SAME = 60 /* percent */
@@ -401,20 +402,20 @@ static int add_text(lines *all, lines *next, int (*join)(const lines *, const li
 int app_tiles_join(const char *const *texts, app_tiling t, char **out, pali_error *err) {
     lines page = {0};
     int rc = 0;
-    for (int r = 0; r < t.rows && !rc; r++) {
-        lines row = {0};
-        for (int c = 0; c < t.cols && !rc; c++) {
+    for (int c = 0; c < t.cols && !rc; c++) {
+        lines column = {0};
+        for (int r = 0; r < t.rows && !rc; r++) {
             lines tile = {0};
             rc = lines_split(texts[r * t.cols + c], &tile);
             if (rc)
                 lines_close(&tile);
             else
-                rc = add_text(&row, &tile, join_beside);
+                rc = add_text(&column, &tile, join_below);
         }
         if (rc)
-            lines_close(&row);
+            lines_close(&column);
         else
-            rc = add_text(&page, &row, join_below);
+            rc = add_text(&page, &column, join_beside);
     }
     size_t n = 0, length = 1;
     for (size_t i = 0; i < page.n; i++)

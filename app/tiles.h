@@ -1,8 +1,9 @@
 /* tiles.h - reading a large picture in parts: where the parts lie, and one text from theirs.
  *
  * A model sees a square of S x S pixels, so a page squeezed into it may have letters of two pixels.
- * The picture is cut into tiles that overlap by a quarter, each is read alone, and the texts are
- * joined: in each row of tiles line by line from left to right, then the rows from top to bottom.
+ * The picture is cut into tiles that overlap, each is read alone, and the texts are joined: in each
+ * column of tiles from top to bottom, then the columns line by line. (Rows first would be worse: a line
+ * cut by an edge is read differently by every tile of a row, so that none of it fits together.)
  * What stands in an overlap comes twice, and letters on an edge are cut and often read wrong; so two
  * texts are joined where they agree best, allowing for wrong letters in between and for a few at the
  * edges. Nothing is known of where in a tile a line stands; texts are all there is. Pure functions. */
@@ -21,6 +22,7 @@ enum {
 
 typedef struct {
     int cols, rows; /* 0 x 0: auto */
+    double overlap; /* of two neighbours, as a share of a side; app_tiling_choose knows */
 } app_tiling;
 
 typedef struct {

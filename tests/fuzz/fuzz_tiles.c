@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size == 0)
         return 0;
-    app_tiling t = {1 + data[0] % 3, 1 + data[0] / 3 % 3};
+    app_tiling t = {.cols = 1 + data[0] % 3, .rows = 1 + data[0] / 3 % 3};
     const char *texts[9];
     char *bytes = malloc(size), *out;
     if (!bytes)
