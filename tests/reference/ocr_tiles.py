@@ -52,15 +52,12 @@ def page(rng, k, side):
 
 
 def edits(a, b):
-    row = np.arange(len(b) + 1)
-    for i, x in enumerate(a, 1):
-        new = np.minimum(row[1:] + 1, row[:-1] + (np.array(list(b)) != x)) if b else np.array([], int)
-        row[0], corner = i, i
-        out = [i]
-        for v in new:
-            corner = min(corner + 1, int(v))
-            out.append(corner)
-        row = np.array(out)
+    x, y = np.array([ord(c) for c in a], int), np.array([ord(c) for c in b], int)
+    steps = np.arange(len(b) + 1)
+    row = steps
+    for i, c in enumerate(x, 1):
+        new = np.concatenate(([i], np.minimum(row[1:] + 1, row[:-1] + (y != c))))
+        row = np.minimum.accumulate(new - steps) + steps
     return int(row[-1])
 
 

@@ -6,7 +6,7 @@ probability at the head of the column; a letter cut by the left or right edge is
 upper or lower edge is mostly wrong, and what is visible to less than a quarter or a third is not seen. Figures: character
 error rate of the joined page; with a reader that makes no mistakes, all of it is the joiner's.
 
-    tests/reference/tiles_join.py [--pages 20] [--show]          needs cc, compiles app/tiles.c
+    tests/reference/tiles_join.py [--pages 20] [--show]          needs cc and numpy; compiles app/tiles.c
 """
 import argparse
 import ctypes
@@ -14,6 +14,8 @@ import os
 import random
 import subprocess
 import tempfile
+
+import numpy as np
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 WORDS = ("able back cold data east face game hand idea jump keep land main name open page queue road side tree unit "
@@ -45,13 +47,13 @@ def library():
 
 
 def edits(a, b):
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        new = [i]
-        for j, y in enumerate(b, 1):
-            new.append(min(row[j] + 1, new[-1] + 1, row[j - 1] + (x != y)))
-        row = new
-    return row[-1]
+    x, y = np.array([ord(c) for c in a], int), np.array([ord(c) for c in b], int)
+    steps = np.arange(len(b) + 1)
+    row = steps
+    for i, c in enumerate(x, 1):
+        new = np.concatenate(([i], np.minimum(row[1:] + 1, row[:-1] + (y != c))))
+        row = np.minimum.accumulate(new - steps) + steps
+    return int(row[-1])
 
 
 def page(rng, letters, nlines):
