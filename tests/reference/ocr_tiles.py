@@ -2,7 +2,7 @@
 """How well pali reads pages, whole and in tiles.
 
 Draws pages of lower-case words, dark on light, K times as many letters across and down as the miniature model reads at
-once (10 letters in 3 lines), in pixels K times its square; so the letters have the same size in every page, and a page
+once (--letters in each of --lines), in pixels K times its square; so the letters have the same size in every page, and a page
 squeezed into the square has letters K times too small. Each is read with every --tile; a row of the table is K, a
 column is a tiling: character error rate (edits over characters, line ends as characters) over all pages, and tiles a
 page for auto. Made with Python 3.11, numpy 2.4.6, Pillow 11.3.0 (both versions only change the letters' pixels).
@@ -19,23 +19,22 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 FONTS = ["/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf", "/usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf"]
-LETTERS, LINES = 10, 3          # at once
 TILINGS = ["none", "2x2", "3x3", "auto"]
 WORDS = ("able back cold data east face game hand idea jump keep land main name open page queue road side tree unit "
          "view wall year zero apple black chair dream earth fruit green house juice knife lemon mouse night ocean "
          "paper river stone table uncle voice water young 7 12 305 42 1984 66 8 2025").split()
 
 
-def page(rng, k, side):
+def page(rng, k, side, letters, nlines):
     """(picture, text) of k * side pixels."""
     width = k * side
-    size = int(width / (k * LETTERS) / 0.56)        # an average letter of these fonts is .56 of the size
+    size = int(width / (k * letters) / 0.56)        # an average letter of these fonts is .56 of the size
     font = ImageFont.truetype(FONTS[rng.integers(len(FONTS))], size)
     paper, ink = int(rng.integers(215, 256)), int(rng.integers(0, 60))
     im = Image.new("RGB", (width, width), (paper,) * 3)
     d = ImageDraw.Draw(im)
-    lines, step = [], width / (k * LINES + 0.5)
-    for i in range(k * LINES):
+    lines, step = [], width / (k * nlines + 0.5)
+    for i in range(k * nlines):
         line = ""
         while True:
             more = (line + " " + WORDS[rng.integers(len(WORDS))]).strip()
@@ -67,6 +66,8 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("-m", "--model", help="without it the bundled one")
     ap.add_argument("--side", type=int, default=112, help="of the model's square")
+    ap.add_argument("--letters", type=int, default=8)
+    ap.add_argument("--lines", type=int, default=2)
     ap.add_argument("--pages", type=int, default=20)
     ap.add_argument("--most", type=int, default=3, help="largest K")
     ap.add_argument("--seed", type=int, default=4711)
@@ -79,7 +80,7 @@ def main():
         os.makedirs(folder, exist_ok=True)
         truth = {}
         for i in range(a.pages):
-            im, text = page(np.random.default_rng([a.seed, k, i]), k, a.side)
+            im, text = page(np.random.default_rng([a.seed, k, i]), k, a.side, a.letters, a.lines)
             name = os.path.join(folder, f"{i:03d}.png")
             im.save(name)
             truth[name] = text
@@ -100,7 +101,7 @@ def main():
             if tiling == "none":
                 one = answer["timings"]["prefix_tokens"]
             cells.append(f"{wrong / total:.3f}" + (f" ({each:.1f} tiles)" if tiling == "auto" else ""))
-        print(f"| {k * LETTERS} x {k * LINES} | " + " | ".join(cells) + " |", flush=True)
+        print(f"| {k * a.letters} x {k * a.lines} | " + " | ".join(cells) + " |", flush=True)
 
 
 main()
