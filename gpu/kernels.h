@@ -95,6 +95,8 @@ typedef struct {
     float *heads;
 } nf4_finish;
 void finish_nf4(const nf4_finish *f, cudaStream_t s);
+/* Only the last part of that: tops and scale codes are there. */
+void place_nf4_heads(const nf4_finish *f, cudaStream_t s);
 
 /* out[r][c] = row first + r of w, r < rows, c < cols, as T. */
 void dequantize(half_type half, const weight *w, int first, int rows, int cols, void *out,

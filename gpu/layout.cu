@@ -24,6 +24,8 @@
 size_t pali_cuda_tile_bytes = (size_t)64 << 20, pali_cuda_slab_bytes = (size_t)64 << 20,
        pali_cuda_stage_bytes = (size_t)16 << 20;
 
+static const char use_cpu[] = "use the CPU: --backend cpu";
+
 /* --- placing ------------------------------------------------------------------------- */
 
 typedef struct {
@@ -182,22 +184,35 @@ static size_t item_size(const item *i) {
     return i->wide ? sizeof(float) : 2;
 }
 
-static size_t raw_size(const pali_matrix *m) {
-    return m->dtype == PALI_F32 ? 4 : 2;
+/* Bytes of n elements of it; of whole rows, when it is quantised. */
+static int64_t raw_bytes(const pali_matrix *m, int64_t n) {
+    return m->dtype == PALI_F32    ? 4 * n
+           : m->dtype == PALI_INT8 ? n
+           : m->dtype == PALI_NF4  ? n / 2
+                                   : 2 * n;
 }
 
+static weight_form stored_form(const pali_matrix *m) {
+    return m->dtype == PALI_INT8 ? FORM_INT8 : m->dtype == PALI_NF4 ? FORM_NF4 : FORM_HALF;
+}
+
+/* Plain numbers, or what the file has quantised already: then all of the decoder's matrices,
+ * in one form. */
 static int check_item(void *user, const item *i, pali_error *err) {
-    int *n = (int *)user;
-    for (int p = 0; p < i->parts; p++)
-        if (i->part[p]->dtype == PALI_INT8 || i->part[p]->dtype == PALI_NF4)
-            return pali_fail(err, PALI_EUNSUPPORTED, "use the CPU: --backend cpu",
-                             "the CUDA backend does not read weights that are quantised already");
-    for (int p = 0; p < i->parts; p++)
-        if (!i->part[p]->data || i->part[p]->dtype > PALI_F16 || i->part[p]->rows != i->rows[p] ||
-            i->part[p]->cols != i->cols)
+    const pali_model *m = (const pali_model *)user;
+    weight_form want = i->w && i->w != &m->head ? m->stored : FORM_HALF;
+    for (int p = 0; p < i->parts; p++) {
+        const pali_matrix *part = i->part[p];
+        if (!part->data || part->dtype > PALI_NF4 || part->rows != i->rows[p] ||
+            part->cols != i->cols || (want != FORM_HALF && !part->scales) ||
+            (want == FORM_NF4 && !part->scale_codes))
             return pali_fail(err, PALI_EFORMAT, "download the model again",
                              "the model's tensors do not fit its configuration");
-    ++*n;
+        if (stored_form(part) != want)
+            return pali_fail(err, PALI_EUNSUPPORTED, use_cpu,
+                             "the CUDA backend takes quantised weights only when all of the "
+                             "decoder's matrices are, in one way");
+    }
     return 0;
 }
 
@@ -206,7 +221,7 @@ static int find_type(void *user, const item *i, pali_error *err) {
     (void)err;
     bool *f16_only = (bool *)user;
     for (int p = 0; p < i->parts; p++)
-        if (!i->vector && i->part[p]->dtype != PALI_F16)
+        if (!i->vector && i->part[p]->dtype != PALI_F16 && stored_form(i->part[p]) == FORM_HALF)
             *f16_only = false;
     return 0;
 }
@@ -262,9 +277,9 @@ static int measure_item(void *user, const item *i, pali_error *err) {
     (void)err;
     measures *s = (measures *)user;
     for (int p = 0; p < i->parts; p++) {
-        int64_t n = (int64_t)i->rows[p] * i->cols, size = (int64_t)raw_size(i->part[p]);
-        s->bytes += n * size;
-        s->row = most(s->row, i->cols * size);
+        int64_t n = (int64_t)i->rows[p] * i->cols;
+        s->bytes += raw_bytes(i->part[p], n);
+        s->row = most(s->row, raw_bytes(i->part[p], i->cols));
         if (i->form == FORM_NF4)
             s->blocks = most(s->blocks, n / NF4_BLOCK);
     }
@@ -356,13 +371,13 @@ int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_opti
         return pali_fail(err, PALI_EFORMAT, "download the model again",
                          "the model's tensors do not fit its configuration");
     if (t->E > ATTEND_MAX_E || t->D > STEP_MAX_D || t->H > 65535)
-        return pali_fail(err, PALI_EUNSUPPORTED, "use the CPU: --backend cpu",
+        return pali_fail(err, PALI_EUNSUPPORTED, use_cpu,
                          "the CUDA backend takes heads of up to %d and a width of up to %d; this "
                          "model has %d and %d",
                          (int)ATTEND_MAX_E, (int)STEP_MAX_D, t->E, t->D);
     /* Tensor cores read 16 bytes at a time: every head must begin at such a step. */
     if (t->E % 8 != 0 || v->E % 8 != 0)
-        return pali_fail(err, PALI_EUNSUPPORTED, "use the CPU: --backend cpu",
+        return pali_fail(err, PALI_EUNSUPPORTED, use_cpu,
                          "the CUDA backend takes heads of a multiple of 8; this model has %d "
                          "and %d",
                          v->E, t->E);
@@ -373,19 +388,21 @@ int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_opti
     m->text = (text_layer *)calloc((size_t)t->layers, sizeof *m->text);
     if (!m->vision || !m->text)
         return pali_fail_nomem(err, "opening the model");
-    int items = 0;
-    int rc = visit(m, check_item, &items, err);
+    m->stored = stored_form(&w->text[0].q_w);
+    int rc = visit(m, check_item, m, err);
     if (rc)
         return rc;
     bool f16_only = true;
     visit(m, find_type, &f16_only, NULL);
     m->half = f16_only ? HALF_F16 : HALF_BF16;
     m->head8 = o->head8;
-    m->form = o->quant == PALI_QUANT_INT8  ? FORM_INT8
-              : o->quant == PALI_QUANT_NF4 ? FORM_NF4
-                                           : FORM_HALF;
+    m->form = m->stored != FORM_HALF        ? m->stored
+              : o->quant == PALI_QUANT_INT8 ? FORM_INT8
+              : o->quant == PALI_QUANT_NF4  ? FORM_NF4
+                                            : FORM_HALF;
     if (m->form == FORM_NF4 && (t->D % NF4_BLOCK || t->F % NF4_BLOCK || t->H * t->E % NF4_BLOCK))
-        return pali_fail(err, PALI_EUNSUPPORTED, "use -q int8, or the CPU: --backend cpu",
+        return pali_fail(err, PALI_EUNSUPPORTED,
+                         m->stored == FORM_NF4 ? use_cpu : "use -q int8, or the CPU: --backend cpu",
                          "the CUDA backend takes 4-bit weights in rows of a multiple of %d; this "
                          "model has %d, %d and %d",
                          (int)NF4_BLOCK, t->D, t->F, t->H * t->E);
@@ -441,18 +458,29 @@ typedef struct {
 /* Elements of a piece of p: all that a stage holds, of whole rows or blocks where the kernels
  * want them. */
 static int64_t piece_elements(const pali_model *m, const item *it, const pali_matrix *p) {
-    int64_t n = (int64_t)(m->load.bytes / raw_size(p));
+    int64_t n = (int64_t)m->load.bytes / raw_bytes(p, 1);
     weight_form form = it->form;
     int64_t whole = form == FORM_INT8 ? p->cols : form == FORM_NF4 ? NF4_BLOCK : 1;
     return n / whole * whole;
+}
+
+/* Rows of so many bytes of a piece. */
+static int64_t piece_rows(const pali_model *m, size_t row) {
+    return (int64_t)(m->load.bytes / row);
 }
 
 static int count_pieces(void *user, const item *it, pali_error *err) {
     (void)err;
     upload *u = (upload *)user;
     for (int p = 0; p < it->parts; p++) {
-        int64_t step = piece_elements(u->m, it, it->part[p]);
-        u->total += (int)(((int64_t)it->rows[p] * it->cols + step - 1) / step);
+        int64_t n = it->rows[p], step;
+        if (stored_form(it->part[p]) == FORM_HALF) {
+            step = piece_elements(u->m, it, it->part[p]);
+            n *= it->cols;
+        } else {
+            step = piece_rows(u->m, (size_t)raw_bytes(it->part[p], it->cols));
+        }
+        u->total += (int)((n + step - 1) / step);
     }
     return 0;
 }
@@ -473,12 +501,101 @@ static int send_stage(upload *u, int s, const void *from, size_t n, pali_error *
     return check_cuda(cudaStreamWaitEvent(m->stream, u->copied[s], 0), loading, err);
 }
 
+/* Stage s is free when the stream gets here. */
+static int stage_used(upload *u, int s, pali_error *err) {
+    int rc = check_cuda(cudaGetLastError(), loading, err);
+    return rc ? rc : check_cuda(cudaEventRecord(u->used[s], u->m->stream), loading, err);
+}
+
+static int piece_done(upload *u, pali_error *err) {
+    const pali_run *run = u->m->run;
+    u->done++;
+    if (run->progress)
+        run->progress(run->user, PALI_STAGE_LOAD, u->done, u->total);
+    if (run->cancel && run->cancel->load())
+        return pali_fail(err, PALI_ECANCEL, NULL, "stopped");
+    return 0;
+}
+
+/* Rows of `row` bytes as they are, `pitch` bytes apart. */
+static int send_rows(upload *u, const void *from, size_t row, int64_t rows, void *to, size_t pitch,
+                     bool told, pali_error *err) {
+    int64_t step = piece_rows(u->m, row);
+    int rc = 0;
+    for (int64_t at = 0; at < rows && rc == 0; at += step) {
+        int s = u->next;
+        u->next = (u->next + 1) % STAGES;
+        int64_t n = least(rows - at, step);
+        rc = send_stage(u, s, (const unsigned char *)from + (size_t)at * row, (size_t)n * row, err);
+        if (!rc)
+            rc = check_cuda(cudaMemcpy2DAsync((unsigned char *)to + (size_t)at * pitch, pitch,
+                                              u->m->load.stage[s], row, row, (size_t)n,
+                                              cudaMemcpyDeviceToDevice, u->m->stream),
+                            loading, err);
+        if (!rc)
+            rc = stage_used(u, s, err);
+        if (!rc && told)
+            rc = piece_done(u, err);
+    }
+    return rc;
+}
+
+/* The second level of an NF4 part, whose tables lie in m->load. */
+static nf4_finish second_level(pali_model *m, const item *it, int p, int64_t row_first,
+                               int64_t row_step) {
+    nf4_finish f = {};
+    f.cols = it->cols;
+    f.blocks = (int64_t)it->rows[p] * it->cols / NF4_BLOCK;
+    f.groups = nf4_groups(f.blocks);
+    f.row_first = row_first;
+    f.row_step = row_step;
+    f.absmax = m->load.absmax;
+    f.tables = m->tables;
+    f.sums = m->load.sums;
+    f.tops = m->load.tops;
+    f.scale_codes = (unsigned char *)(uintptr_t)it->w->scale_codes;
+    f.heads = (float *)(uintptr_t)it->w->scales;
+    return f;
+}
+
+/* A part that is quantised in the file: only its rows move. */
+static int upload_stored(upload *u, const item *it, int p, int64_t row_first, int64_t row_step,
+                         pali_error *err) {
+    pali_model *m = u->m;
+    const pali_matrix *from = it->part[p];
+    const weight *w = it->w;
+    size_t row = (size_t)raw_bytes(from, from->cols);
+    size_t pitch = w->form == FORM_NF4 ? (size_t)w->ld / 2 : (size_t)w->ld;
+    int rc = send_rows(u, from->data, row, from->rows,
+                       (unsigned char *)(uintptr_t)w->w + (size_t)row_first * pitch,
+                       pitch * (size_t)row_step, true, err);
+    if (!rc && w->form == FORM_INT8)
+        rc = send_rows(u, from->scales, sizeof(float), from->rows,
+                       (float *)(uintptr_t)w->scales + row_first, sizeof(float) * (size_t)row_step,
+                       false, err);
+    if (rc || w->form == FORM_INT8)
+        return rc;
+    size_t blocks = (size_t)from->cols / NF4_BLOCK;
+    nf4_finish f = second_level(m, it, p, row_first, row_step);
+    rc = send_rows(u, from->scale_codes, blocks, from->rows,
+                   f.scale_codes + (size_t)row_first * blocks, blocks * (size_t)row_step, false,
+                   err);
+    if (!rc)
+        rc =
+            check_cuda(cudaMemcpyAsync(f.tops, from->scales, (size_t)(f.groups + 1) * sizeof(float),
+                                       cudaMemcpyHostToDevice, m->stream),
+                       loading, err);
+    if (!rc)
+        place_nf4_heads(&f, m->stream);
+    return rc ? rc : check_cuda(cudaGetLastError(), loading, err);
+}
+
 /* Part p of an item: its rows go to row_first, row_first + row_step, .. of the destination. */
 static int upload_part(upload *u, const item *it, int p, int64_t row_first, int64_t row_step,
                        pali_error *err) {
     pali_model *m = u->m;
     const pali_matrix *from = it->part[p];
-    size_t size = raw_size(from);
+    size_t size = (size_t)raw_bytes(from, 1);
     int64_t all = (int64_t)from->rows * from->cols, step = piece_elements(m, it, from);
     weight_form form = it->form;
     raw_piece piece = {};
@@ -504,31 +621,15 @@ static int upload_part(upload *u, const item *it, int p, int64_t row_first, int6
             place_floats(&piece, (float *)*it->to, item_ld(it), m->stream);
         else
             place_halves(m->half, &piece, *it->to, item_ld(it), m->stream);
-        rc = check_cuda(cudaGetLastError(), loading, err);
+        rc = stage_used(u, s, err);
         if (!rc)
-            rc = check_cuda(cudaEventRecord(u->used[s], m->stream), loading, err);
+            rc = piece_done(u, err);
         if (rc)
             return rc;
-        u->done++;
-        if (m->run->progress)
-            m->run->progress(m->run->user, PALI_STAGE_LOAD, u->done, u->total);
-        if (m->run->cancel && m->run->cancel->load())
-            return pali_fail(err, PALI_ECANCEL, NULL, "stopped");
     }
     if (form != FORM_NF4)
         return 0;
-    nf4_finish f = {};
-    f.cols = it->cols;
-    f.blocks = all / NF4_BLOCK;
-    f.groups = nf4_groups(f.blocks);
-    f.row_first = row_first;
-    f.row_step = row_step;
-    f.absmax = m->load.absmax;
-    f.tables = m->tables;
-    f.sums = m->load.sums;
-    f.tops = m->load.tops;
-    f.scale_codes = (unsigned char *)(uintptr_t)it->w->scale_codes;
-    f.heads = (float *)(uintptr_t)it->w->scales;
+    nf4_finish f = second_level(m, it, p, row_first, row_step);
     finish_nf4(&f, m->stream);
     return check_cuda(cudaGetLastError(), loading, err);
 }
@@ -537,8 +638,10 @@ static int upload_item(void *user, const item *it, pali_error *err) {
     int64_t row = 0;
     int rc = 0;
     for (int p = 0; p < it->parts && rc == 0; p++) {
-        rc = it->alternate ? upload_part((upload *)user, it, p, p, it->parts, err)
-                           : upload_part((upload *)user, it, p, row, 1, err);
+        int64_t first = it->alternate ? p : row, step = it->alternate ? it->parts : 1;
+        rc = stored_form(it->part[p]) == FORM_HALF
+                 ? upload_part((upload *)user, it, p, first, step, err)
+                 : upload_stored((upload *)user, it, p, first, step, err);
         row += it->rows[p];
     }
     return rc;

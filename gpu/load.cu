@@ -250,6 +250,10 @@ void place_nf4(const raw_piece *p, const weight *to, float *absmax, cudaStream_t
 void finish_nf4(const nf4_finish *f, cudaStream_t s) {
     PALI_LAUNCH(nf4_offset_kernel, dim3(1), dim3(BLOCK), 0, s, *f);
     PALI_LAUNCH(nf4_scales_kernel, dim3(ceil_div(f->groups, WARPS)), dim3(BLOCK), 0, s, *f);
+    place_nf4_heads(f, s);
+}
+
+void place_nf4_heads(const nf4_finish *f, cudaStream_t s) {
     PALI_LAUNCH(nf4_heads_kernel, threads_for(f->blocks / (f->cols / NF4_BLOCK)), dim3(BLOCK), 0, s,
                 *f);
 }

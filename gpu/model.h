@@ -50,8 +50,9 @@ struct pali_embeds {
 struct pali_model {
     const pali_weights *w;
     half_type half;
-    weight_form form; /* of the decoder's matrices */
-    bool head8;       /* the head is int8, beside the embedding of 16 bits */
+    weight_form form;   /* of the decoder's matrices */
+    weight_form stored; /* of the same in the file */
+    bool head8;         /* the head is int8, beside the embedding of 16 bits */
     int positions;
     int device;
     tuning tune;

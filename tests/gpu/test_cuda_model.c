@@ -421,6 +421,56 @@ static void cuda_model_answers_as_the_cpu_does(void **unused) {
         }
 }
 
+/* Weights that are quantised in the file give the bits of those quantised while loading. */
+static void cuda_model_takes_stored_codes(void **unused) {
+    (void)unused;
+    size_t stage = pali_cuda_stage_bytes;
+    pali_cuda_stage_bytes = 3000;
+    for (int quant = PALI_QUANT_INT8; quant <= PALI_QUANT_NF4; quant++) {
+        const pali_config *c = quant == PALI_QUANT_NF4 ? &narrow : &first;
+        pali_dtype dtype = quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8;
+        scene s = scene_open(c, PALI_F16);
+        pali_backend_options o = {.positions = 60, .quant = (pali_quant)quant};
+        size_t n = 2 * (size_t)c->text.V;
+        int tokens[2];
+        pali_model *m;
+        assert_ok(cuda->open(&s.r->w, &o, NULL, &m, &err), err);
+        float *want = answer(cuda, m, &s, 0, 2, tokens);
+        cuda->close(m);
+        for (int i = 0; i < c->text.layers; i++) {
+            pali_matrix *all[PALI_QUANT_PER_LAYER];
+            pali_quant_list(&s.r->w.text[i], all);
+            for (int k = 0; k < PALI_QUANT_PER_LAYER; k++) {
+                void *mem = NULL;
+                size_t bytes = pali_quant_bytes(dtype, all[k]->rows, all[k]->cols);
+                assert_int_equal(posix_memalign(&mem, PALI_QUANT_ALIGN, bytes), 0);
+                assert_true(s.r->n < 512);
+                s.r->owned[s.r->n++] = mem;
+                pali_quant_parts q = pali_quant_place(dtype, all[k]->rows, all[k]->cols, mem);
+                assert_ok(pali_quantize(all[k], &q, &err), err);
+                *all[k] = pali_quant_matrix(&q);
+            }
+        }
+        for (int order = 0; order < EMU_ORDERS; order++) {
+            emu_set_order((emu_order)order, 4);
+            o.quant = order ? PALI_QUANT_NONE : (pali_quant)quant; /* either way */
+            assert_ok(cuda->open(&s.r->w, &o, NULL, &m, &err), err);
+            float *got = answer(cuda, m, &s, 0, 2, tokens);
+            assert_memory_equal(got, want, n * sizeof *got);
+            free(got);
+            cuda->close(m);
+        }
+        s.r->w.text[1].o_w.dtype = PALI_NF4 + PALI_INT8 - dtype; /* a mixture */
+        assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EUNSUPPORTED);
+        s.r->w.text[1].o_w.scales = NULL;
+        assert_int_equal(cuda->open(&s.r->w, &o, NULL, &m, NULL), PALI_EFORMAT);
+        free(want);
+        scene_close(&s);
+    }
+    emu_reset();
+    pali_cuda_stage_bytes = stage;
+}
+
 /* The int8 head: the same hidden state, so only the last product may differ, and by what
  * 127 steps leave: about 0.4% seen, a wrong scale gives tens of percent. */
 static void cuda_model_int8_head_is_near_the_stored_one(void **unused) {
@@ -1070,6 +1120,7 @@ int main(void) {
         cmocka_unit_test(cuda_model_long_sequences_go_in_pieces),
         cmocka_unit_test(cuda_model_int8_is_the_cpu_model),
         cmocka_unit_test(cuda_model_nf4_is_the_cpu_model),
+        cmocka_unit_test(cuda_model_takes_stored_codes),
         cmocka_unit_test(cuda_model_int8_head_is_near_the_stored_one),
         cmocka_unit_test(cuda_model_quantising_saves_memory),
         cmocka_unit_test(cuda_model_names_the_precision_that_fits),
