@@ -57,7 +57,7 @@ typedef struct {
     int positions;    /* room in the key/value cache: prefix + answer */
     pali_quant quant; /* NONE, INT8 or NF4: what the decoder's matrices become (quant.h) */
     pali_math math;
-    int head8; /* CUDA: not 0: the head in int8 too. A bit faster, a bit less exact than what
+    int head8; /* CUDA: not 0: the head in int8 too. Fewer bytes a token, less exact than what
                 * bitsandbytes does; the CPU backend keeps the head as it is */
 } pali_backend_options;
 
