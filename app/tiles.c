@@ -101,9 +101,11 @@ app_tiling app_tiling_choose(app_tiling want, int width, int height, int model_s
                              app_tiles_detail detail) {
     app_tiling t = want;
     /* In the tile of a small model stand few letters, and a third of them is too few to recognise. */
-    t.overlap = model_size < 168 ? 0.4 : 0.33;
-    if (!want.cols) {
+    bool small = model_size < 168;
+    t.overlap = small ? 0.4 : 0.33;
+    if (!want.cols)
         t.cols = t.rows = 1;
+    if (!want.cols && !small) {
         /* The largest tile; not smaller than the square, for what is not there cannot be seen. */
         double across = fmax(detail.across / 1.5, 1) * model_size;
         double down = fmax(detail.down / 1.5, 1) * model_size;

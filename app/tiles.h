@@ -42,7 +42,8 @@ app_tiles_detail app_tiles_look(const uint8_t *rgb, int width, int height);
 
 /* Columns and rows for a picture of this size: those asked for, at most one a pixel. auto: as few as
  * leave its strokes at least 1.5 pixels wide in the model's square, or keep all its pixels, but
- * at most APP_TILES_MAX tiles; one where there are no strokes. All sizes positive. */
+ * at most APP_TILES_MAX tiles; one where there are no strokes, and for models so small that a tile holds a
+ * dozen letters: they read worse in tiles (BENCHMARKS.md). All sizes positive. */
 app_tiling app_tiling_choose(app_tiling want, int width, int height, int model_size,
                              app_tiles_detail detail);
 
