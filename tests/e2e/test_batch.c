@@ -1,13 +1,9 @@
 /* test_batch.c - task verbs, and one prompt about many pictures, from outside. Uses the bundled
  * model and is skipped while that is not there.                                             */
-#include "tests/e2e/spawn.h"
+#include "tests/e2e/folder.h"
 
 #include <jansson.h>
 #include <sys/stat.h>
-
-#define DEMO "assets/demo/"
-
-static char folder[] = "/tmp/pali-batch-XXXXXX";
 
 /* folder/name for one statement; at most four at a time. */
 static const char *at(const char *name) {
@@ -33,39 +29,12 @@ static void put(const char *path, const char *text) {
 
 static int setup(void **state) {
     (void)state;
-    unsetenv("PALI_MODEL");
-    if (!mkdtemp(folder) || setenv("HOME", folder, 1) || mkdir(at("dir"), 0700))
+    if (folder_open() || mkdir(at("dir"), 0700))
         return -1;
     copy_picture(DEMO "demo.png", at("dir/b.png"));
     copy_picture(DEMO "single.png", at("dir/a.png"));
     put(at("bad.png"), "no picture");
     return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
-
-static void need_demo(void) {
-    if (!access(DEMO "model.safetensors", R_OK) && !access(DEMO "demo.txt", R_OK))
-        return;
-    print_message("no model in " DEMO ", so no answers to look at\n");
-    skip();
-}
-
-static void expect_part(const char *text, const char *part) {
-    if (!strstr(text, part))
-        fail_msg("no \"%s\" in \"%s\"", part, text);
-}
-
-static size_t count_lines(const char *text) {
-    size_t n = 0;
-    for (; *text; text++)
-        n += *text == '\n';
-    return n;
 }
 
 static char *read_file(const char *path) {
@@ -401,5 +370,5 @@ int main(void) {
         cmocka_unit_test(batch_tells_when_the_disk_is_full),
         cmocka_unit_test(batch_shows_progress_on_a_terminal),
     };
-    return cmocka_run_group_tests_name("batch", tests, setup, teardown);
+    return cmocka_run_group_tests_name("batch", tests, setup, folder_remove);
 }

@@ -1,23 +1,17 @@
 /* test_cli.c - the built program from outside: words on the command line, exit codes,
  * streams, signals, files. The part that needs answers uses the bundled model and is
  * skipped while that is not there.                                                */
-#include "tests/e2e/spawn.h"
+#include "tests/e2e/folder.h"
 
 #include <ctype.h>
 #include <jansson.h>
 #include <sys/stat.h>
 
-#define DEMO "assets/demo/"
-
-static char folder[] = "/tmp/pali-cli-XXXXXX";
 static char picture[64]; /* a small good picture in folder */
 
 static int setup(void **state) {
     (void)state;
-    static const char *const names[] = {"PALI_MODEL", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        unsetenv(names[i]);
-    if (!mkdtemp(folder) || setenv("HOME", folder, 1))
+    if (folder_open())
         return -1;
     snprintf(picture, sizeof picture, "%s/picture.ppm", folder);
     FILE *f = fopen(picture, "wb");
@@ -27,37 +21,6 @@ static int setup(void **state) {
     for (int i = 0; i < 8 * 8 * 3; i++)
         fputc(i, f);
     return fclose(f);
-}
-
-static int teardown(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
-
-static void need_demo(void) {
-    if (!access(DEMO "model.safetensors", R_OK) && !access(DEMO "demo.txt", R_OK))
-        return;
-    print_message("no model in " DEMO ", so no answers to look at\n");
-    skip();
-}
-
-static void expect_start(const char *text, const char *start) {
-    if (strncmp(text, start, strlen(start)))
-        fail_msg("\"%s\" does not begin with \"%s\"", text, start);
-}
-
-static void expect_part(const char *text, const char *part) {
-    if (!strstr(text, part))
-        fail_msg("no \"%s\" in \"%s\"", part, text);
-}
-
-static size_t count_lines(const char *text) {
-    size_t n = 0;
-    for (; *text; text++)
-        n += *text == '\n';
-    return n;
 }
 
 /* --- without a model ------------------------------------------------------------------ */
@@ -868,5 +831,5 @@ int main(void) {
         cmocka_unit_test(cli_stops_while_waiting_for_a_question),
         cmocka_unit_test(cli_json_tells_that_it_was_stopped),
     };
-    return cmocka_run_group_tests_name("cli", tests, setup, teardown);
+    return cmocka_run_group_tests_name("cli", tests, setup, folder_remove);
 }

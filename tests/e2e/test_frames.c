@@ -1,14 +1,12 @@
 /* test_frames.c - `--frames N` from outside: animated GIFs, and videos through programs named
  * ffprobe and ffmpeg, which here are scripts that note how they were called.               */
-#include "tests/e2e/spawn.h"
+#include "tests/e2e/folder.h"
 
 #include <jansson.h>
 #include <sys/stat.h>
 
-#define DEMO "assets/demo/"
-#define GIF  "tests/data/frames/keep.gif"
+#define GIF "tests/data/frames/keep.gif"
 
-static char folder[] = "/tmp/pali-frames-XXXXXX";
 static char video[96], calls[96], programs[96];
 
 static int write_file(const char *path, const char *text, size_t n, mode_t mode) {
@@ -30,8 +28,7 @@ static int script(const char *name, const char *lines) {
 
 static int setup(void **state) {
     (void)state;
-    unsetenv("PALI_MODEL");
-    if (!mkdtemp(folder) || setenv("HOME", folder, 1))
+    if (folder_open())
         return -1;
     snprintf(video, sizeof video, "%s/a clip.mp4", folder);
     snprintf(calls, sizeof calls, "%s/calls", folder);
@@ -39,18 +36,6 @@ static int setup(void **state) {
     static const char start[] = "\0\0\0\x18"
                                 "ftypisom\0\0\2\0isommp41";
     return mkdir(programs, 0755) | write_file(video, start, sizeof start - 1, 0644);
-}
-
-static int teardown(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
-
-static void need_demo(void) {
-    if (access(DEMO "model.safetensors", R_OK))
-        skip();
 }
 
 /* How many image tokens the prompt had, in pictures of the demo model. */
@@ -193,5 +178,5 @@ int main(void) {
         cmocka_unit_test(frames_of_a_video_that_ffmpeg_refuses),
         cmocka_unit_test(frames_without_ffmpeg),
     };
-    return cmocka_run_group_tests_name("frames", tests, setup, teardown);
+    return cmocka_run_group_tests_name("frames", tests, setup, folder_remove);
 }

@@ -1,12 +1,9 @@
 /* test_rank.c - `pali rank` from outside, with the bundled model, on pictures drawn here. */
-#include "tests/e2e/spawn.h"
+#include "tests/e2e/folder.h"
 
 #include <jansson.h>
 #include <math.h>
 
-#define DEMO "assets/demo/"
-
-static char folder[] = "/tmp/pali-rank-XXXXXX";
 static char circle[64], square[64], damaged[64]; /* a red circle, a blue square, not a picture */
 
 static int draw(const char *path, const char *colour, bool round) {
@@ -25,8 +22,7 @@ static int draw(const char *path, const char *colour, bool round) {
 
 static int setup(void **state) {
     (void)state;
-    unsetenv("PALI_MODEL");
-    if (!mkdtemp(folder) || setenv("HOME", folder, 1))
+    if (folder_open())
         return -1;
     snprintf(circle, sizeof circle, "%s/circle.ppm", folder);
     snprintf(square, sizeof square, "%s/square.ppm", folder);
@@ -35,18 +31,6 @@ static int setup(void **state) {
     if (!f || fputs("P6 200 200 255\nshort", f) < 0 || fclose(f))
         return -1;
     return draw(circle, "\xDC\x28\x28", true) | draw(square, "\x28\x3C\xDC", false);
-}
-
-static int teardown(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
-
-static void need_demo(void) {
-    if (access(DEMO "model.safetensors", R_OK))
-        skip();
 }
 
 /* Whether the lines of text begin and end like this, in this order. */
@@ -186,5 +170,5 @@ int main(void) {
         cmocka_unit_test(rank_leaves_out_what_it_cannot_read),
         cmocka_unit_test(rank_refuses_wrong_usage),
     };
-    return cmocka_run_group_tests_name("rank", tests, setup, teardown);
+    return cmocka_run_group_tests_name("rank", tests, setup, folder_remove);
 }
