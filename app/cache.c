@@ -18,20 +18,17 @@
 #include <unistd.h>
 
 enum {
-    PATH_BYTES = 4096,
     LOCKS_MAX = 256
 };
 
-static int build(char out[PATH_BYTES], pali_error *err, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-static int build(char out[PATH_BYTES], pali_error *err, const char *fmt, ...) {
+int cache_path(char out[CACHE_PATH_BYTES], pali_error *err, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(out, PATH_BYTES, fmt, ap);
+    int n = vsnprintf(out, CACHE_PATH_BYTES, fmt, ap);
     va_end(ap);
-    return n >= 0 && n < PATH_BYTES ? 0
-                                    : pali_fail(err, PALI_EARG, "use a shorter path",
-                                                "the path of the cache is too long");
+    return n >= 0 && n < CACHE_PATH_BYTES ? 0
+                                          : pali_fail(err, PALI_EARG, "use a shorter path",
+                                                      "the path of the cache is too long");
 }
 
 /* --- the tree -------------------------------------------------------------------------- */
@@ -48,7 +45,7 @@ static FTS *walk(const char *path) {
 
 /* The name of the blob that a link of a snapshot leads to, "" for any other link. */
 static void blob_of(const char *link, char out[NAME_MAX + 1]) {
-    char to[PATH_BYTES];
+    char to[CACHE_PATH_BYTES];
     ssize_t n = readlink(link, to, sizeof to - 1);
     to[n > 0 ? n : 0] = '\0';
     const char *at = to;
@@ -66,8 +63,9 @@ static uint64_t size_of(const char *path) {
 
 /* Whether another snapshot than commit links to blob. */
 static bool is_shared(const char *folder, const char *commit, const char *blob) {
-    char path[PATH_BYTES], mine[PATH_BYTES], name[NAME_MAX + 1];
-    if (build(path, NULL, "%s/snapshots", folder) || build(mine, NULL, "%s/%s/", path, commit))
+    char path[CACHE_PATH_BYTES], mine[CACHE_PATH_BYTES], name[NAME_MAX + 1];
+    if (cache_path(path, NULL, "%s/snapshots", folder) ||
+        cache_path(mine, NULL, "%s/%s/", path, commit))
         return true;
     FTS *t = walk(path);
     bool found = !t;
@@ -85,9 +83,9 @@ static bool is_shared(const char *folder, const char *commit, const char *blob) 
 
 /* Bytes of the files of a snapshot. alone: only those that no other one has. */
 static uint64_t snapshot_bytes(const char *folder, const char *commit, bool alone) {
-    char path[PATH_BYTES], blob[PATH_BYTES], name[NAME_MAX + 1];
+    char path[CACHE_PATH_BYTES], blob[CACHE_PATH_BYTES], name[NAME_MAX + 1];
     uint64_t sum = 0;
-    if (build(path, NULL, "%s/snapshots/%s", folder, commit))
+    if (cache_path(path, NULL, "%s/snapshots/%s", folder, commit))
         return 0;
     FTS *t = walk(path);
     for (FTSENT *e; t && (e = fts_read(t));)
@@ -95,7 +93,7 @@ static uint64_t snapshot_bytes(const char *folder, const char *commit, bool alon
             sum += (uint64_t)e->fts_statp->st_size;
         } else if (e->fts_info == FTS_SL || e->fts_info == FTS_SLNONE) {
             blob_of(e->fts_path, name);
-            if (*name && !build(blob, NULL, "%s/blobs/%s", folder, name) &&
+            if (*name && !cache_path(blob, NULL, "%s/blobs/%s", folder, name) &&
                 !(alone && is_shared(folder, commit, name)))
                 sum += size_of(blob);
         }
@@ -118,9 +116,9 @@ static uint64_t bytes_below(const char *path) {
 /* What has come of files that are not whole yet. */
 static uint64_t incomplete_bytes(const char *folder) {
     static const char tail[] = ".incomplete";
-    char path[PATH_BYTES];
+    char path[CACHE_PATH_BYTES];
     uint64_t sum = 0;
-    FTS *t = build(path, NULL, "%s/blobs", folder) ? NULL : walk(path);
+    FTS *t = cache_path(path, NULL, "%s/blobs", folder) ? NULL : walk(path);
     for (FTSENT *e; t && (e = fts_read(t));)
         if (e->fts_info == FTS_F && e->fts_namelen > sizeof tail - 1 &&
             !strcmp(e->fts_name + e->fts_namelen - (sizeof tail - 1), tail))
@@ -133,8 +131,8 @@ static uint64_t incomplete_bytes(const char *folder) {
 /* Calls each for every branch and tag that means commit, with its name and path. */
 static void each_ref(const char *folder, const char *commit,
                      void (*each)(void *user, const char *name, const char *path), void *user) {
-    char top[PATH_BYTES], means[PALI_HUB_COMMIT_MAX + 1];
-    FTS *t = build(top, NULL, "%s/refs", folder) ? NULL : walk(top);
+    char top[CACHE_PATH_BYTES], means[PALI_HUB_COMMIT_MAX + 1];
+    FTS *t = cache_path(top, NULL, "%s/refs", folder) ? NULL : walk(top);
     for (FTSENT *e; t && (e = fts_read(t));) {
         const char *name = e->fts_path + strlen(top);
         name += *name == '/';
@@ -157,17 +155,17 @@ static void add_ref(void *user, const char *name, const char *path) {
 }
 
 static bool has_file(const char *folder, const char *name) {
-    char path[PATH_BYTES];
-    return !build(path, NULL, "%s/%s", folder, name) && pali_file_exists(path);
+    char path[CACHE_PATH_BYTES];
+    return !cache_path(path, NULL, "%s/%s", folder, name) && pali_file_exists(path);
 }
 
 /* Opens the model as asking would. */
 static void look_inside(cached_model *m, pali_error *why) {
     pali_config config;
     pali_weights *w = NULL;
-    char path[PATH_BYTES];
+    char path[CACHE_PATH_BYTES];
     int rc = pali_weights_open(m->path, &w, why);
-    m->paligemma = !rc || (!build(path, NULL, "%s/config.json", m->path) &&
+    m->paligemma = !rc || (!cache_path(path, NULL, "%s/config.json", m->path) &&
                            !pali_config_open(path, &config, NULL));
     if (!rc) {
         m->params = w->params;
@@ -192,10 +190,10 @@ typedef struct {
 
 static void list_snapshot(const char *folder, const char *id, const char *commit,
                           const listing *l) {
-    char path[PATH_BYTES];
+    char path[CACHE_PATH_BYTES];
     pali_error why = {0};
     cached_model m = {.path = path, .dtype = ""};
-    if (build(path, NULL, "%s/snapshots/%s", folder, commit))
+    if (cache_path(path, NULL, "%s/snapshots/%s", folder, commit))
         return;
     snprintf(m.id, sizeof m.id, "%s", id);
     strcpy(m.commit, commit); /* is_commit: it fits */
@@ -232,7 +230,7 @@ int cache_list(const char *cache, void (*each)(void *user, const cached_model *m
                pali_error *err) {
     listing l = {each, user};
     struct dirent **models, **commits;
-    char id[2 * PALI_HUB_PART_MAX + 2], folder[PATH_BYTES], path[PATH_BYTES];
+    char id[2 * PALI_HUB_PART_MAX + 2], folder[CACHE_PATH_BYTES], path[CACHE_PATH_BYTES];
     int n = names_in(cache, &models), rc = 0;
     if (n < 0)
         return errno == ENOENT ? 0
@@ -242,9 +240,9 @@ int cache_list(const char *cache, void (*each)(void *user, const cached_model *m
     for (int i = 0; i < n && !rc; i++) {
         if (!id_of(models[i]->d_name, id))
             continue;
-        rc = build(folder, err, "%s/%s", cache, models[i]->d_name);
+        rc = cache_path(folder, err, "%s/%s", cache, models[i]->d_name);
         if (!rc)
-            rc = build(path, err, "%s/snapshots", folder);
+            rc = cache_path(path, err, "%s/snapshots", folder);
         int k = rc ? -1 : names_in(path, &commits);
         for (int j = 0; j < k; j++)
             if (pali_hub_is_commit(commits[j]->d_name))
@@ -258,12 +256,12 @@ int cache_list(const char *cache, void (*each)(void *user, const cached_model *m
 /* --- removing ----------------------------------------------------------------------------- */
 
 /* The folder of a model, and the commit that id names, "" for all. */
-static int find(const char *cache, const pali_hub_id *id, char folder[PATH_BYTES],
+static int find(const char *cache, const pali_hub_id *id, char folder[CACHE_PATH_BYTES],
                 char commit[PALI_HUB_COMMIT_MAX + 1], pali_error *err) {
-    char path[PATH_BYTES];
+    char path[CACHE_PATH_BYTES];
     struct stat st;
     *commit = '\0';
-    int rc = build(folder, err, "%s/models--%s--%s", cache, id->org, id->name);
+    int rc = cache_path(folder, err, "%s/models--%s--%s", cache, id->org, id->name);
     if (rc)
         return rc;
     if (lstat(folder, &st))
@@ -277,7 +275,7 @@ static int find(const char *cache, const pali_hub_id *id, char folder[PATH_BYTES
         return 0;
     if (!pali_hub_read_ref(folder, id->revision, commit) && pali_hub_is_commit(id->revision))
         strcpy(commit, id->revision); /* a commit fits */
-    rc = build(path, err, "%s/snapshots/%s", folder, commit);
+    rc = cache_path(path, err, "%s/snapshots/%s", folder, commit);
     if (!rc && (!*commit || lstat(path, &st) || !S_ISDIR(st.st_mode)))
         rc =
             pali_fail(err, PALI_EIO, "`pali models` tells what there is",
@@ -288,8 +286,8 @@ static int find(const char *cache, const pali_hub_id *id, char folder[PATH_BYTES
 /* Commits that are there. */
 static int count_commits(const char *folder) {
     struct dirent **names;
-    char path[PATH_BYTES];
-    int n = build(path, NULL, "%s/snapshots", folder) ? -1 : names_in(path, &names), count = 0;
+    char path[CACHE_PATH_BYTES];
+    int n = cache_path(path, NULL, "%s/snapshots", folder) ? -1 : names_in(path, &names), count = 0;
     for (int i = 0; i < n; i++)
         count += pali_hub_is_commit(names[i]->d_name);
     free_names(names, n);
@@ -298,7 +296,7 @@ static int count_commits(const char *folder) {
 
 int cache_plan_removal(const char *cache, const pali_hub_id *id, cache_removal *out,
                        pali_error *err) {
-    char folder[PATH_BYTES], commit[PALI_HUB_COMMIT_MAX + 1];
+    char folder[CACHE_PATH_BYTES], commit[PALI_HUB_COMMIT_MAX + 1];
     *out = (cache_removal){0};
     int rc = find(cache, id, folder, commit, err);
     if (rc)
@@ -342,8 +340,8 @@ static void remove_ref(void *user, const char *name, const char *path) {
 }
 
 static int remove_commit(const char *folder, const char *commit, pali_error *err) {
-    char path[PATH_BYTES], blob[PATH_BYTES], name[NAME_MAX + 1];
-    int rc = build(path, err, "%s/snapshots/%s", folder, commit);
+    char path[CACHE_PATH_BYTES], blob[CACHE_PATH_BYTES], name[NAME_MAX + 1];
+    int rc = cache_path(path, err, "%s/snapshots/%s", folder, commit);
     if (rc)
         return rc;
     each_ref(folder, commit, remove_ref, err);
@@ -353,7 +351,7 @@ static int remove_commit(const char *folder, const char *commit, pali_error *err
             continue;
         blob_of(e->fts_path, name);
         if (*name && !is_shared(folder, commit, name) &&
-            !build(blob, err, "%s/blobs/%s", folder, name) && unlink(blob) && errno != ENOENT)
+            !cache_path(blob, err, "%s/blobs/%s", folder, name) && unlink(blob) && errno != ENOENT)
             failed(blob, err);
     }
     if (t)
@@ -383,11 +381,11 @@ static int lock_all(const char *locks, int fds[LOCKS_MAX], int *n, pali_error *e
 
 int cache_remove(const char *cache, const pali_hub_id *id, pali_error *err) {
     pali_error own = {0};
-    char folder[PATH_BYTES], locks[PATH_BYTES], commit[PALI_HUB_COMMIT_MAX + 1];
+    char folder[CACHE_PATH_BYTES], locks[CACHE_PATH_BYTES], commit[PALI_HUB_COMMIT_MAX + 1];
     int fds[LOCKS_MAX], n = 0;
     int rc = find(cache, id, folder, commit, &own);
     if (!rc)
-        rc = build(locks, &own, "%s/.locks/models--%s--%s", cache, id->org, id->name);
+        rc = cache_path(locks, &own, "%s/.locks/models--%s--%s", cache, id->org, id->name);
     if (!rc)
         rc = lock_all(locks, fds, &n, &own);
     if (!rc && *commit && count_commits(folder) > 1)

@@ -10,6 +10,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum {
+    CACHE_PATH_BYTES = 4096
+};
+
+/* A formatted path; PALI_EARG when it would be longer. */
+int cache_path(char out[CACHE_PATH_BYTES], pali_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* One commit of one model. */
 typedef struct {
     char id[2 * PALI_HUB_PART_MAX + 2];

@@ -1,6 +1,7 @@
 /* pull.c - see pull.h. */
 #include "app/pull.h"
 
+#include "app/cache.h"
 #include "app/hub_api.h"
 #include "app/human.h"
 #include "core/file.h"
@@ -8,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 enum {
-    PATH_BYTES = 4096,
     LISTING_MAX = 16 << 20,
     SPARE_BYTES = 16 << 20, /* for folders, links and the small files of others */
     TICK_MS = 50,
@@ -34,13 +33,13 @@ typedef struct {
     hub_listing list;
     char id[2 * PALI_HUB_PART_MAX + 2];
     const char *revision;
-    char cache[PATH_BYTES], folder[PATH_BYTES], snapshot[PATH_BYTES];
+    char cache[CACHE_PATH_BYTES], folder[CACHE_PATH_BYTES], snapshot[CACHE_PATH_BYTES];
     pull_event e;
     long ticked_at;
 
     /* the file being pulled */
     const hub_file *file;
-    char blob[PATH_BYTES], part[PATH_BYTES], link[PATH_BYTES];
+    char blob[CACHE_PATH_BYTES], part[CACHE_PATH_BYTES], link[CACHE_PATH_BYTES];
     int fd;
     GChecksum *sum;
 } pull;
@@ -74,18 +73,6 @@ static int stopped(const pull *p, pali_error *err) {
 
 /* --- the disk ------------------------------------------------------------------------- */
 
-static int build(char out[PATH_BYTES], pali_error *err, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-static int build(char out[PATH_BYTES], pali_error *err, const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(out, PATH_BYTES, fmt, ap);
-    va_end(ap);
-    return n >= 0 && n < PATH_BYTES ? 0
-                                    : pali_fail(err, PALI_EARG, "use a shorter path",
-                                                "the path of the cache is too long");
-}
-
 static int refused(const char *path, const char *what, pali_error *err) {
     int number = errno;
     bool full = number == ENOSPC || number == EDQUOT || number == EFBIG;
@@ -98,8 +85,8 @@ static int refused(const char *path, const char *what, pali_error *err) {
 
 /* Makes the folders above the last slash of path. */
 static int make_folders(const char *path, pali_error *err) {
-    char p[PATH_BYTES];
-    int rc = build(p, err, "%s", path);
+    char p[CACHE_PATH_BYTES];
+    int rc = cache_path(p, err, "%s", path);
     for (char *c = p + 1; !rc && *c; c++)
         if (*c == '/') {
             *c = '\0';
@@ -118,9 +105,9 @@ static int64_t size_of(const char *path) {
 
 /* The lock that every tool of the hub takes for this blob; closing it lets go. */
 static int lock_blob(pull *p, int *lock, pali_error *err) {
-    char path[PATH_BYTES];
-    int rc = build(path, err, "%s/.locks/models--%s--%s/%s.lock", p->cache, p->r->id.org,
-                   p->r->id.name, p->file->hash);
+    char path[CACHE_PATH_BYTES];
+    int rc = cache_path(path, err, "%s/.locks/models--%s--%s/%s.lock", p->cache, p->r->id.org,
+                        p->r->id.name, p->file->hash);
     if (!rc)
         rc = make_folders(path, err);
     if (rc)
@@ -215,7 +202,7 @@ static void tick(void *user, uint64_t ahead) {
 
 /* Brings what is missing behind the first `from` bytes; *good: the checksum is right. */
 static int bring(pull *p, uint64_t from, bool *good, pali_error *err) {
-    char path[PATH_BYTES];
+    char path[CACHE_PATH_BYTES];
     hub_http_sink sink = {.write = write_part, .tick = tick, .user = p};
     int rc = start_sum(p, err);
     if (!rc)
@@ -223,7 +210,7 @@ static int bring(pull *p, uint64_t from, bool *good, pali_error *err) {
     if (!rc && lseek(p->fd, (off_t)from, SEEK_SET) < 0)
         rc = refused(p->part, "write to it", err);
     if (!rc)
-        rc = build(path, err, "/%s/resolve/%s/%s", p->id, p->list.commit, p->file->name);
+        rc = cache_path(path, err, "/%s/resolve/%s/%s", p->id, p->list.commit, p->file->name);
     if (!rc && from < p->file->size)
         rc = hub_http_fetch(p->http, path, from, p->file->size, &sink, err);
     *good = !rc && !strcmp(g_checksum_get_string(p->sum), p->file->hash);
@@ -288,11 +275,11 @@ static int name_file(pull *p, const hub_file *file, pali_error *err) {
     p->e.file = file->name;
     p->e.file_bytes = file->size;
     p->e.file_have = 0;
-    int rc = build(p->blob, err, "%s/blobs/%s", p->folder, file->hash);
+    int rc = cache_path(p->blob, err, "%s/blobs/%s", p->folder, file->hash);
     if (!rc)
-        rc = build(p->part, err, "%s.incomplete", p->blob);
+        rc = cache_path(p->part, err, "%s.incomplete", p->blob);
     if (!rc)
-        rc = build(p->link, err, "%s/%s", p->snapshot, file->name);
+        rc = cache_path(p->link, err, "%s/%s", p->snapshot, file->name);
     return rc;
 }
 
@@ -325,7 +312,7 @@ static int pull_file(pull *p, const hub_file *file, pali_error *err) {
 
 /* "refs/pr/1" is one word of the path. */
 static int ask(pull *p, pali_error *err) {
-    char path[PATH_BYTES], word[3 * PALI_HUB_REVISION_MAX + 1], *w = word, *json = NULL;
+    char path[CACHE_PATH_BYTES], word[3 * PALI_HUB_REVISION_MAX + 1], *w = word, *json = NULL;
     size_t n;
     for (const char *c = p->revision; *c; c++)
         if (*c == '/')
@@ -333,20 +320,20 @@ static int ask(pull *p, pali_error *err) {
         else
             *w++ = *c;
     *w = '\0';
-    int rc = build(path, err, "/api/models/%s/revision/%s?blobs=true", p->id, word);
+    int rc = cache_path(path, err, "/api/models/%s/revision/%s?blobs=true", p->id, word);
     if (!rc)
         rc = hub_http_get(p->http, path, LISTING_MAX, &json, &n, err);
     if (!rc)
         rc = hub_listing_parse(json, n, p->id, &p->list, err);
     free(json);
     if (!rc)
-        rc = build(p->snapshot, err, "%s/snapshots/%s", p->folder, p->list.commit);
+        rc = cache_path(p->snapshot, err, "%s/snapshots/%s", p->folder, p->list.commit);
     return rc;
 }
 
 /* Counts what is there, makes the folders, and refuses what the disk has no room for. */
 static int prepare(pull *p, pali_error *err) {
-    char path[PATH_BYTES];
+    char path[CACHE_PATH_BYTES];
     uint64_t have = 0;
     int rc = 0;
     for (size_t i = 0; i < p->list.nfiles && !rc; i++) {
@@ -357,9 +344,9 @@ static int prepare(pull *p, pali_error *err) {
     }
     static const char *const folders[] = {"blobs/x", "refs/x", "snapshots/x"};
     for (size_t i = 0; i < 3 && !rc; i++)
-        if (!(rc = build(path, err, "%s/%s", p->folder, folders[i])))
+        if (!(rc = cache_path(path, err, "%s/%s", p->folder, folders[i])))
             rc = make_folders(path, err);
-    if (!rc && !(rc = build(path, err, "%s/x", p->snapshot)))
+    if (!rc && !(rc = cache_path(path, err, "%s/x", p->snapshot)))
         rc = make_folders(path, err);
     struct statvfs fs;
     char needs[HUMAN_BYTES], is[HUMAN_BYTES];
@@ -383,13 +370,13 @@ static int prepare(pull *p, pali_error *err) {
 
 /* A reader sees the old commit or the new one, never half a name. */
 static int move_revision(pull *p, pali_error *err) {
-    char path[PATH_BYTES], new[PATH_BYTES], commit[PALI_HUB_COMMIT_MAX + 1];
+    char path[CACHE_PATH_BYTES], new[CACHE_PATH_BYTES], commit[PALI_HUB_COMMIT_MAX + 1];
     if (!strcmp(p->revision, p->list.commit) ||
         (pali_hub_read_ref(p->folder, p->revision, commit) && !strcmp(commit, p->list.commit)))
         return 0;
-    int rc = build(path, err, "%s/refs/%s", p->folder, p->revision);
+    int rc = cache_path(path, err, "%s/refs/%s", p->folder, p->revision);
     if (!rc)
-        rc = build(new, err, "%s/.ref-%ld", p->folder, (long)getpid());
+        rc = cache_path(new, err, "%s/.ref-%ld", p->folder, (long)getpid());
     if (!rc)
         rc = make_folders(path, err);
     if (rc)
@@ -407,7 +394,7 @@ static int move_revision(pull *p, pali_error *err) {
 static int run(pull *p, pali_error *err) {
     int rc = pali_hub_cache(&p->r->env, p->cache, sizeof p->cache, err);
     if (!rc)
-        rc = build(p->folder, err, "%s/models--%s--%s", p->cache, p->r->id.org, p->r->id.name);
+        rc = cache_path(p->folder, err, "%s/models--%s--%s", p->cache, p->r->id.org, p->r->id.name);
     if (!rc)
         rc = hub_http_open(&p->options, &p->http, err);
     if (!rc)
@@ -426,7 +413,7 @@ static int run(pull *p, pali_error *err) {
 
 void pull_token(const pali_hub_env *env, const char *hf_token, const char *hf_token_path, char *out,
                 size_t size) {
-    char path[PATH_BYTES], *text;
+    char path[CACHE_PATH_BYTES], *text;
     size_t n;
     *out = '\0';
     if (hf_token && *hf_token) {
@@ -434,11 +421,11 @@ void pull_token(const pali_hub_env *env, const char *hf_token, const char *hf_to
         return;
     }
     if (hf_token_path && *hf_token_path) {
-        if (build(path, NULL, "%s", hf_token_path))
+        if (cache_path(path, NULL, "%s", hf_token_path))
             return;
     } else {
-        char home[PATH_BYTES];
-        if (pali_hub_home(env, home, sizeof home, NULL) || build(path, NULL, "%s/token", home))
+        char home[CACHE_PATH_BYTES];
+        if (pali_hub_home(env, home, sizeof home, NULL) || cache_path(path, NULL, "%s/token", home))
             return;
     }
     if (pali_file_read(path, 4096, &text, &n, NULL))
