@@ -253,7 +253,8 @@ static __global__ void __launch_bounds__(BLOCK) best_kernel(sample_args a) {
         atomicMax(&a.draw->best, best);
 }
 
-template <bool DRAWS> static __global__ void __launch_bounds__(BLOCK, 2) survey_kernel(sample_args a) {
+template <bool DRAWS>
+static __global__ void __launch_bounds__(BLOCK, 2) survey_kernel(sample_args a) {
     pdl_trigger();
     pdl_wait();
     PALI_SHARED(desk, d);

@@ -240,7 +240,8 @@ static void jax_saves_nothing_when_it_cannot(void **state) {
     snprintf(path, sizeof path, "%s/model.safetensors", top);
     assert_int_equal(pali_save(w, PALI_QUANT_NONE, path, &run, &err), PALI_ECANCEL);
     memset(&err, 0, sizeof err);
-    assert_int_equal(pali_save(w, PALI_QUANT_NONE, "/nowhere/model.safetensors", NULL, &err), PALI_EIO);
+    assert_int_equal(pali_save(w, PALI_QUANT_NONE, "/nowhere/model.safetensors", NULL, &err),
+                     PALI_EIO);
     assert_int_equal(rmdir(top), 0); /* it is empty */
     pali_weights_close(w);
 }
