@@ -216,6 +216,12 @@ static uint64_t kilobytes(const char *meminfo, const char *key) {
     return number(line_of(meminfo, key), &v) ? v * 1024 : 0;
 }
 
+double pali_machine_quota(const char *root) {
+    pali_machine m = {0};
+    look_at_groups(root, &m);
+    return m.quota;
+}
+
 void pali_machine_look(const char *root, pali_machine *out) {
     char buf[FILE_BYTES];
     *out = (pali_machine){0};

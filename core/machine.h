@@ -21,6 +21,9 @@ typedef struct {
 /* root: what to put before /proc and /sys ("" outside tests). What cannot be read stays 0. */
 void pali_machine_look(const char *root, pali_machine *out);
 
+/* Only the quota. */
+double pali_machine_quota(const char *root);
+
 /* Only the graphics cards: is there one, to the driver or on the bus? */
 int pali_machine_nvidia_cards(const char *root);
 

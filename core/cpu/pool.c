@@ -94,9 +94,7 @@ int pali_pool_count(int threads) {
     int cpu[THREADS_MAX];
     if (threads > 0)
         return threads > THREADS_MAX ? THREADS_MAX : threads;
-    pali_machine machine;
-    pali_machine_look("", &machine);
-    int n = pali_cpus_under_quota(usable_cpus(cpu), machine.quota);
+    int n = pali_cpus_under_quota(usable_cpus(cpu), pali_machine_quota(""));
     return n < 1 ? 1 : n;
 }
 
