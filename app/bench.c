@@ -4,7 +4,6 @@
  * do is measured (core/cpu/limits.h). Their quotient is the floor; a share is floor / time. Of a graphics card only times are told: its limits are not measured here. */
 #include "app/bench.h"
 
-#include "app/demo.h"
 #include "app/output.h"
 #include "app/process.h"
 #include "app/session.h"
@@ -295,17 +294,8 @@ static int make_random(bench *b, pali_error *err) {
 }
 
 static int open_weights(bench *b, const app_options *o, pali_error *err) {
-    app_demo demo = {0};
     double t = app_clock();
-    int rc = 0;
-    if (o->demo) {
-        rc = app_demo_open(&demo, err);
-        if (!rc)
-            snprintf(b->dir, sizeof b->dir, "%s", demo.dir);
-        app_demo_close(&demo);
-    } else if (o->model && *o->model) {
-        rc = pali_hub_find(&o->hub, o->model, b->dir, sizeof b->dir, err);
-    }
+    int rc = app_session_find_model(o, b->dir, sizeof b->dir, err);
     if (!rc)
         rc = *b->dir ? pali_weights_open(b->dir, &b->weights, err) : make_random(b, err);
     if (!rc)

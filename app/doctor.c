@@ -4,8 +4,8 @@
  * lines or as JSON, so that both always say the same.                               */
 #include "app/doctor.h"
 
-#include "app/demo.h"
 #include "app/output.h"
+#include "app/session.h"
 #include "core/cpu/kernels.h"
 #include "core/fit.h"
 #include "core/image_sandbox.h"
@@ -96,16 +96,7 @@ static void look_at_needs(findings *f) {
 }
 
 static int look_at_model(const app_options *o, findings *f, pali_error *err) {
-    app_demo demo = {0};
-    int rc = 0;
-    if (o->demo) {
-        rc = app_demo_open(&demo, err);
-        if (!rc)
-            snprintf(f->dir, sizeof f->dir, "%s", demo.dir);
-        app_demo_close(&demo);
-    } else if (o->model && *o->model) {
-        rc = pali_hub_find(&o->hub, o->model, f->dir, sizeof f->dir, err);
-    }
+    int rc = app_session_find_model(o, f->dir, sizeof f->dir, err);
     if (!rc && *f->dir)
         rc = pali_weights_open(f->dir, &f->weights, err);
     if (rc || !f->weights)

@@ -8,6 +8,7 @@
 #include "core/image_sandbox.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -32,6 +33,21 @@ static void describe(const app_session *s, const char *model_dir) {
     app_err_note("backend  %s, room for %d tokens", i->backend, i->context);
     if (i->fallback)
         app_err_note("         not CUDA: %s", i->fallback);
+}
+
+int app_session_find_model(const app_options *o, char *dir, size_t size, pali_error *err) {
+    app_demo demo = {0};
+    int rc = 0;
+    *dir = '\0';
+    if (o->demo) {
+        rc = app_demo_open(&demo, err);
+        if (!rc)
+            snprintf(dir, size, "%s", demo.dir);
+        app_demo_close(&demo);
+    } else if (o->model && *o->model) {
+        rc = pali_hub_find(&o->hub, o->model, dir, size, err);
+    }
+    return rc;
 }
 
 int app_session_begin(app_session *out, const app_options *o, pali_error *err) {

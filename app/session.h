@@ -37,6 +37,9 @@ void app_session_close(app_session *s);
 /* The tiles that this picture is read in. */
 app_tiling app_session_tiling(const app_session *s, const pali_image *image);
 
+/* The folder of the model that the options name, without opening it; "" when they name none. */
+int app_session_find_model(const app_options *o, char *dir, size_t size, pali_error *err);
+
 /* Seconds of a clock that only moves forward. */
 double app_clock(void);
 
