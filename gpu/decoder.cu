@@ -15,6 +15,7 @@
  * of all rows and then is a decode step's layer for the last row.                      */
 #include "gpu/port.cuh"
 
+#include "core/timeline.h"
 #include "gpu/model.h"
 #include "gpu/rule.cuh"
 
@@ -125,13 +126,6 @@ static int send_state(pali_model *m, pali_error *err) {
     return check_cuda(cudaMemcpyAsync(m->state, m->host_state, sizeof *m->state,
                                       cudaMemcpyHostToDevice, m->stream),
                       "computing an answer", err);
-}
-
-static int check_id(const pali_model *m, int32_t id, pali_error *err) {
-    if (id >= 0 && id < m->w->config.text.V)
-        return 0;
-    return pali_fail(err, PALI_EARG, NULL, "token %d is outside the model's vocabulary of %d",
-                     (int)id, m->w->config.text.V);
 }
 
 /* The token in m->state to row_x behind all layers. */
@@ -246,7 +240,7 @@ int decoder_generate(pali_model *m, const pali_generation *g, pali_error *err) {
     if (g->vocab < 1 || g->vocab > m->w->config.text.V || g->max < 1)
         return pali_fail(err, PALI_EARG, NULL, "nothing is to be sampled");
     bool given = g->first >= 0;
-    if (given && check_id(m, g->first, err) != 0)
+    if (given && pali_check_id(&m->w->config, g->first, err) != 0)
         return PALI_EARG;
     if (g->max > m->positions - m->filled + !given) /* the last token takes no place */
         return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
@@ -285,14 +279,10 @@ int decoder_generate(pali_model *m, const pali_generation *g, pali_error *err) {
 }
 
 int decoder_step(pali_model *m, int32_t token, pali_error *err) {
-    if (check_id(m, token, err) != 0)
-        return PALI_EARG;
-    if (m->filled == 0)
-        return pali_fail(err, PALI_EARG, NULL, "there is no prefix to continue");
-    if (m->filled >= m->positions)
-        return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
-                         "the context of %d positions is full", m->positions);
-    int rc = steps_begin(m, PALI_STAGE_DECODE, 1, err);
+    int rc = pali_check_decode(&m->w->config, m->positions, m->filled, token, err);
+    if (rc)
+        return rc;
+    rc = steps_begin(m, PALI_STAGE_DECODE, 1, err);
     if (rc)
         return rc;
     m->host_state->token = token;
@@ -322,18 +312,10 @@ static float log_probability(const float *logits, int n, int32_t target) {
 
 int decoder_extend(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
                    float *logprobs, pali_error *err) {
-    if (m->filled == 0)
-        return pali_fail(err, PALI_EARG, NULL, "there is no prefix to continue");
-    if (n < 0 || vocab < 1 || vocab > m->w->config.text.V)
-        return pali_fail(err, PALI_EARG, NULL, "%d tokens of %d cannot be appended", n, vocab);
-    if (n > m->positions - m->filled)
-        return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
-                         "%d more tokens do not fit the context of %d positions", n, m->positions);
-    for (int i = 0; i < n; i++)
-        if (check_id(m, ids[i], err) != 0 || check_id(m, targets[i], err) != 0 ||
-            targets[i] >= vocab)
-            return PALI_EARG;
-    int before = m->filled, rc = 0;
+    int rc = pali_check_extend(&m->w->config, m->positions, m->filled, ids, n, targets, vocab, err);
+    if (rc)
+        return rc;
+    int before = m->filled;
     for (int i = 0; i < n && rc == 0; i++) {
         rc = decoder_step(m, ids[i], err);
         if (!rc)
@@ -530,18 +512,12 @@ int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds
     const pali_text_config *c = &m->w->config.text;
     int64_t tokens = (int64_t)nembeds * m->w->config.vision.P + n;
     m->filled = 0;
-    if (nembeds < 0 || n < 0 || tokens == 0)
-        return pali_fail(err, PALI_EARG, NULL, "a prefix needs at least one token");
-    if (tokens > m->positions)
-        return pali_fail(err, PALI_ELIMIT, "shorten the question or start with a larger context",
-                         "the prefix has %lld tokens, the context has room for %d",
-                         (long long)tokens, m->positions);
-    for (int i = 0; i < n; i++)
-        if (check_id(m, ids[i], err) != 0)
-            return PALI_EARG;
+    int rc = pali_check_prefill(&m->w->config, m->positions, nembeds, ids, n, err);
+    if (rc)
+        return rc;
 
     int T = (int)tokens, last = c->layers - 1;
-    int rc = steps_begin(m, PALI_STAGE_PREFILL, c->layers + 1, err);
+    rc = steps_begin(m, PALI_STAGE_PREFILL, c->layers + 1, err);
     if (!rc)
         rc = gather(m, embeds, nembeds, ids, n, err);
     for (int i = 0; i < last && rc == 0; i++) {

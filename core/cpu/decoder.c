@@ -14,6 +14,7 @@
  * known beforehand (extend) are all wanted: they go through whole layers, like a prefix
  * but causal.                                                                      */
 #include "core/cpu/model.h"
+#include "core/timeline.h"
 
 #include <math.h>
 #include <string.h>
@@ -160,22 +161,11 @@ static bool step_layer(pali_model *m, int layer) {
     return finish_row(m, layer, m->filled + 1);
 }
 
-static int check_id(const pali_model *m, int32_t id, pali_error *err) {
-    if (id >= 0 && id < m->w->config.text.V)
-        return 0;
-    return pali_fail(err, PALI_EARG, NULL, "token %d is outside the model's vocabulary of %d",
-                     (int)id, m->w->config.text.V);
-}
-
 int pali_decoder_step(pali_model *m, int32_t token, pali_error *err) {
     const pali_text_config *c = &m->w->config.text;
-    if (check_id(m, token, err) != 0)
-        return PALI_EARG;
-    if (m->filled == 0)
-        return pali_fail(err, PALI_EARG, NULL, "there is no prefix to continue");
-    if (m->filled >= m->positions)
-        return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
-                         "the context of %d positions is full", m->positions);
+    int rc = pali_check_decode(&m->w->config, m->positions, m->filled, token, err);
+    if (rc)
+        return rc;
     embed_row(m, token, m->row_x);
     pali_progress(m, PALI_STAGE_DECODE, 0, c->layers + 1);
     for (int i = 0; i < c->layers; i++) {
@@ -331,15 +321,9 @@ int pali_decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int ne
     const pali_text_config *c = &m->w->config.text;
     int64_t images = (int64_t)nembeds * m->w->config.vision.P, tokens = images + n;
     m->filled = 0;
-    if (nembeds < 0 || n < 0 || tokens == 0)
-        return pali_fail(err, PALI_EARG, NULL, "a prefix needs at least one token");
-    if (tokens > m->positions)
-        return pali_fail(err, PALI_ELIMIT, "shorten the question or start with a larger context",
-                         "the prefix has %lld tokens, the context has room for %d",
-                         (long long)tokens, m->positions);
-    for (int i = 0; i < n; i++)
-        if (check_id(m, ids[i], err) != 0)
-            return PALI_EARG;
+    int rc = pali_check_prefill(&m->w->config, m->positions, nembeds, ids, n, err);
+    if (rc)
+        return rc;
 
     prefill_job j = {.m = m,
                      .embeds = embeds,
@@ -434,17 +418,9 @@ static bool score(pali_model *m, const int32_t *targets, int vocab, int tokens, 
 int pali_decoder_extend(pali_model *m, const int32_t *ids, int n, const int32_t *targets, int vocab,
                         float *logprobs, pali_error *err) {
     const pali_text_config *c = &m->w->config.text;
-    if (m->filled == 0)
-        return pali_fail(err, PALI_EARG, NULL, "there is no prefix to continue");
-    if (n < 0 || vocab < 1 || vocab > c->V)
-        return pali_fail(err, PALI_EARG, NULL, "%d tokens of %d cannot be appended", n, vocab);
-    if (n > m->positions - m->filled)
-        return pali_fail(err, PALI_ELIMIT, "start again with a larger context",
-                         "%d more tokens do not fit the context of %d positions", n, m->positions);
-    for (int i = 0; i < n; i++)
-        if (check_id(m, ids[i], err) != 0 || check_id(m, targets[i], err) != 0 ||
-            targets[i] >= vocab)
-            return PALI_EARG;
+    int rc = pali_check_extend(&m->w->config, m->positions, m->filled, ids, n, targets, vocab, err);
+    if (rc)
+        return rc;
     for (int done = 0; done < n; done += PALI_BLOCK_TOKENS) {
         int left = n - done, tokens = left < PALI_BLOCK_TOKENS ? left : PALI_BLOCK_TOKENS;
         prefill_job j = {.m = m,
