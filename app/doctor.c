@@ -341,6 +341,7 @@ int app_doctor_run(const app_options *o, pali_error *err) {
         free(report);
         return pali_fail_nomem(err, "looking at this machine");
     }
+    pali_image_sandbox_start(NULL); /* to tell whether there is one */
     int rc = look(o, f, err);
     int written = o->json ? write_json(out, o, f) : write_text(out, o, f);
     if (fclose(out) || written)

@@ -56,6 +56,11 @@ static int print_help(const app_verb *verb, pali_error *err) {
     return rc;
 }
 
+/* The chat, a question, and the verbs that ask a model. */
+static bool sees_pictures(const app_options *o) {
+    return !o->verb || o->verb->needs_model;
+}
+
 int main(int argc, char **argv) {
     app_options options;
     app_questions from;
@@ -63,7 +68,7 @@ int main(int argc, char **argv) {
     app_process_start();
     int rc = app_options_parse(argc, argv, &options, &err);
     app_configure_complain(&options);
-    if (!rc && !options.help && !options.version)
+    if (!rc && !options.help && !options.version && sees_pictures(&options))
         pali_image_sandbox_start(NULL); /* without it pictures are decoded here; `-v` says so */
     if (!rc && options.help)
         rc = print_help(options.verb, &err);
