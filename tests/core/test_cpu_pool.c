@@ -25,6 +25,9 @@ static void count_task(void *arg, int task, int worker) {
     atomic_fetch_add(&t->by_worker[worker], 1);
     if (t->cancel && task == t->cancel_at)
         atomic_store(t->cancel, 1);
+    /* The one that asks may lose its CPU before it has: the later ones wait for it. */
+    while (t->cancel && task > t->cancel_at && !atomic_load(t->cancel))
+        sched_yield();
 }
 
 static void cpu_pool_runs_every_task_once(void **unused) {
@@ -110,7 +113,7 @@ static void cpu_pool_stops_on_request(void **unused) {
         int done = 0;
         for (int i = 0; i < MANY; i++)
             done += atomic_load(&t.count[i]);
-        assert_true(done >= 11 && done < MANY);
+        assert_in_range(done, 11, 10 + threads); /* each of the others may hold one task more */
         assert_false(pali_pool_run(p, 0, count_task, &t, &cancel));
         atomic_store(&cancel, 0);
         t.cancel = NULL;
