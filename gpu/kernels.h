@@ -125,9 +125,9 @@ void embed_rows(half_type half, const void *table, int64_t ldw, const int32_t *i
 /* The same for the one token of a step. */
 void embed_step(half_type half, const void *table, int64_t ldw, const step_state *state, int n,
                 float scale, float *x, cudaStream_t s);
-/* out[t][i] = gelu(gu[t][2i]) * gu[t][2i + 1], i < F. */
-void geglu_rows(half_type half, const float *gu, int64_t ldg, int rows, int F, void *out,
-                int64_t ldo, cudaStream_t s);
+/* out[t][i] = gelu(gu[t][2i]) * gu[t][2i + 1] * scale, i < F. */
+void geglu_rows(half_type half, const float *gu, int64_t ldg, int rows, int F, float scale,
+                void *out, int64_t ldo, cudaStream_t s);
 
 typedef struct {
     const float *qkv; /* [T][first .. (H + 2K)E): what a product left, column 0 = `first` */

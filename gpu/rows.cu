@@ -50,12 +50,12 @@ __global__ void __launch_bounds__(BLOCK)
 
 template <typename T>
 __global__ void __launch_bounds__(BLOCK)
-    geglu_rows_kernel(const float *gu, int64_t ldg, int F, T *out, int64_t ldo) {
+    geglu_rows_kernel(const float *gu, int64_t ldg, int F, float scale, T *out, int64_t ldo) {
     int i = blockIdx.y * BLOCK + threadIdx.x;
     if (i >= F)
         return;
     const float *pair = gu + blockIdx.x * ldg + 2 * (int64_t)i;
-    narrow(gelu_tanh(pair[0]) * pair[1], &out[blockIdx.x * ldo + i]);
+    narrow(gelu_tanh(pair[0]) * pair[1] * scale, &out[blockIdx.x * ldo + i]);
 }
 
 /* One thread a pair (i, i + E / 2) of a head: halves, not neighbours. Heads of queries come
@@ -104,10 +104,10 @@ void embed_step(half_type half, const void *table, int64_t ldw, const step_state
                                 (const T *)table, ldw, state, n, scale, x));
 }
 
-void geglu_rows(half_type half, const float *gu, int64_t ldg, int rows, int F, void *out,
-                int64_t ldo, cudaStream_t s) {
+void geglu_rows(half_type half, const float *gu, int64_t ldg, int rows, int F, float scale,
+                void *out, int64_t ldo, cudaStream_t s) {
     WITH_HALF(half, PALI_LAUNCH((geglu_rows_kernel<T>), row_grid(rows, F), dim3(BLOCK), 0, s, gu,
-                                ldg, F, (T *)out, ldo));
+                                ldg, F, scale, (T *)out, ldo));
 }
 
 void rope_rows(half_type half, const rope_args *a, cudaStream_t s) {

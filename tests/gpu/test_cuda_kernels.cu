@@ -350,7 +350,7 @@ static void *geglu_body(half_type half, int n, size_t *bytes) {
     float *gu = floats((size_t)(rows * ldg), 4);
     *bytes = (size_t)(rows * ldo) * 2;
     void *out = device(*bytes, NULL);
-    geglu_rows(half, (float *)device((size_t)(rows * ldg) * 4, gu), ldg, rows, n, out, ldo, 0);
+    geglu_rows(half, (float *)device((size_t)(rows * ldg) * 4, gu), ldg, rows, n, 1, out, ldo, 0);
     done();
     uint16_t *got = (uint16_t *)host(out, *bytes);
     for (int r = 0; r < rows; r++)
