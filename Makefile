@@ -15,14 +15,15 @@ CLANG ?= clang
 PKG_CONFIG ?= pkg-config
 WERROR ?= $(if $(CI),1,0)
 
-DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
-                libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev libseccomp-dev \
+DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev \
+                libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev \
+                libjpeg-dev libseccomp-dev \
                 libwebp-dev liblcms2-dev libcurl4-openssl-dev zlib1g-dev
 DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev libheif-dev
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA := $(or $(CUDA),$(if $(shell command -v $(NVCC)),1,0))
 ARCH ?= sm_90
-LIBS_USED = sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng libseccomp \
+LIBS_USED = sentencepiece jansson chafa glib-2.0 ncursesw readline libpng libjpeg libseccomp \
             libwebp libwebpdemux lcms2 libcurl zlib $(HEIF)
 # HEIC and AVIF are read where libheif is there.
 HEIF = $(eval HEIF := $(shell $(PKG_CONFIG) --exists libheif && echo libheif))$(HEIF)
@@ -80,11 +81,6 @@ $(B)/core/cpu/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
 $(B)/core/cpu/%_avx512.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
 $(B)/core/cpu/%_avx512vnni.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
 $(B)/core/cpu/%_avx512bf16.c.o: ISA := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
-# The decoder is other people's code: our warnings do not apply to it, and hostile
-# numbers overflow in it, which -fwrapv makes harmless.
-$(B)/core/stb_image.c.o: WARN_C := -w
-$(B)/core/stb_image.c.o build/fuzz/core/stb_image.c.o: ISA := -fwrapv -fno-sanitize=shift
-
 $(B)/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(ISA) -c -o $@ $<

@@ -312,7 +312,7 @@ void chat_crop(chat *c, float x0, float y0, float x1, float y1) {
         chat_notice(c, "that part is not inside the picture");
         return;
     }
-    pali_image part = {w, h, malloc((size_t)w * (size_t)h * 3)};
+    pali_image part = {.width = w, .height = h, .rgb = malloc((size_t)w * (size_t)h * 3)};
     if (!part.rgb) {
         no_memory(c);
         return;
@@ -360,7 +360,8 @@ static void on_painter(chat *c, painter_event *e) {
         char name[256];
         const char *slash = strrchr(c->image_path, '/');
         ui_text_clean(UI_TEXT_LINE, slash ? slash + 1 : c->image_path, name, sizeof name);
-        chat_notice(c, "%s, %dx%d", name, c->full->image.width, c->full->image.height);
+        chat_notice(c, "%s, %dx%d", name, pali_image_full_width(&c->full->image),
+                    pali_image_full_height(&c->full->image));
         post_questions(c);
         break;
     case PAINTER_PICTURE:
@@ -444,8 +445,8 @@ static void on_piece(chat *c, const worker_event *e) {
     size_t n;
     /* Boxes appear as soon as their tokens are there, their names as they come. */
     if (c->image && (c->marks.n || memchr(e->text, '>', e->n)) &&
-        !pali_locate(c->answer, c->nanswer, c->image->image.width, c->image->image.height, &objects,
-                     &n, NULL)) {
+        !pali_locate(c->answer, c->nanswer, pali_image_full_width(&c->image->image),
+                     pali_image_full_height(&c->image->image), &objects, &n, NULL)) {
         size_t boxes = c->marks.n, masks = c->marks.nmasks;
         if (n)
             show_objects(c, objects, n, c->answer);

@@ -120,7 +120,7 @@ static int save_picture(const chat *c, const char *path, pali_error *err) {
     const pali_image *im = &c->image->image;
     size_t n = (size_t)im->width * (size_t)im->height * 3;
     uint8_t *rgb = malloc(n);
-    ui_object *objects = app_marks_draw(&c->marks, 0);
+    ui_object *objects = app_marks_draw(&c->marks, im, 0);
     int rc = 0;
     if (!rgb || !objects)
         rc = pali_fail_nomem(err, "saving the picture");

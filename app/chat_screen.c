@@ -94,7 +94,7 @@ static void request_rendering(chat *c) {
         return;
     const app_marks none = {0}, *marks = c->overlay ? &c->marks : &none;
     size_t n = marks->n + (c->dragging ? 1 : 0), i = marks->n;
-    ui_object *objects = app_marks_draw(marks, n - marks->n);
+    ui_object *objects = app_marks_draw(marks, &c->image->image, n - marks->n);
     if (!objects)
         return;
     if (c->dragging) {
@@ -243,8 +243,10 @@ static void draw_status(const chat *c) {
             char more[32] = "";
             if (c->nfurther)
                 snprintf(more, sizeof more, " +%zu", c->nfurther);
-            snprintf(left + n, sizeof left - n, "  %dx%d%s -> %d tokens%s", c->image->image.width,
-                     c->image->image.height, more, c->info.image_tokens * (1 + (int)c->nfurther),
+            snprintf(left + n, sizeof left - n, "  %dx%d%s -> %d tokens%s",
+                     pali_image_full_width(&c->image->image),
+                     pali_image_full_height(&c->image->image), more,
+                     c->info.image_tokens * (1 + (int)c->nfurther),
                      c->image != c->full ? " (crop)" : "");
         }
     }
@@ -366,9 +368,10 @@ static void draw_info(const chat *c) {
         card_line(&k, 12, "picture", clean);
     }
     if (c->image && c->loaded) {
-        snprintf(line, sizeof line, "%dx%d%s, seen as %dx%d, %d tokens", c->image->image.width,
-                 c->image->image.height, c->image != c->full ? " (a part)" : "", c->info.image_size,
-                 c->info.image_size, c->info.image_tokens);
+        snprintf(line, sizeof line, "%dx%d%s, seen as %dx%d, %d tokens",
+                 pali_image_full_width(&c->image->image), pali_image_full_height(&c->image->image),
+                 c->image != c->full ? " (a part)" : "", c->info.image_size, c->info.image_size,
+                 c->info.image_tokens);
         card_line(&k, 12, "", line);
     }
     snprintf(line, sizeof line, "%s, %s, %d x %d cells of %d x %d pixels", c->caps.name,

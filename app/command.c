@@ -94,7 +94,9 @@ static void run_crop(chat *c, const char *args) {
         ui_picture_crop(c->picture, box);
         chat_crop(c, box[0], box[1], box[2], box[3]);
     } else if (sscanf(args, "%f%*[ ,]%f%*[ ,]%f%*[ ,]%f", &x0, &y0, &x1, &y1) == 4) {
-        chat_crop(c, x0, y0, x1, y1);
+        float there[4];
+        pali_image_place_box(&c->image->image, (float[]){x0, y0, x1, y1}, there);
+        chat_crop(c, there[0], there[1], there[2], there[3]);
     } else {
         chat_notice(c, "/crop (what is shown), /crop X0 Y0 X1 Y1 (pixels) or /crop off");
     }

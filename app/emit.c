@@ -162,7 +162,7 @@ static int yolo_lines(app_emit *e, const pali_image *image, const pali_result *r
     int rc = f ? 0 : -1;
     for (size_t i = 0; i < r->nobjects && !rc; i++) {
         const float *b = r->objects[i].box;
-        double w = image->width, h = image->height,
+        double w = pali_image_full_width(image), h = pali_image_full_height(image),
                v[4] = {(b[0] + b[2]) / 2 / w, (b[1] + b[3]) / 2 / h, (b[2] - b[0]) / w,
                        (b[3] - b[1]) / h};
         int number = class_of(e, r->objects[i].label);
@@ -228,7 +228,7 @@ static int coco_answer(app_emit *e, const char *path, const pali_image *image, c
     size_t id = json_array_size(e->images);
     json_t *entry =
         json_pack("{s:I, s:o, s:i, s:i}", "id", (json_int_t)id, "file_name", app_json_string(path),
-                  "width", image->width, "height", image->height);
+                  "width", pali_image_full_width(image), "height", pali_image_full_height(image));
     int rc = entry ? 0 : -1;
     if (id && json_equal(entry, json_array_get(e->images, id - 1))) /* another turn about it */
         json_decref(entry);
@@ -248,9 +248,9 @@ static int coco_answer(app_emit *e, const char *path, const pali_image *image, c
                               app_json_number(m->counts ? (double)m->area : w * h, 0.01), "iscrowd",
                               0, "score", app_json_number(o->score, 1e-6));
         if (a && m->counts)
-            rc |= json_object_set_new(a, "segmentation",
-                                      json_pack("{s:[i,i], s:s}", "size", image->height,
-                                                image->width, "counts", m->counts));
+            rc |= json_object_set_new(
+                a, "segmentation",
+                json_pack("{s:[i,i], s:s}", "size", m->height, m->width, "counts", m->counts));
         if (a && m->mask_png)
             rc |= json_object_set_new(a, "mask_png", app_json_string(m->mask_png));
         rc |= json_array_append_new(e->annotations, a);
@@ -296,6 +296,16 @@ static void made_close(made_all *m, size_t n) {
     app_marks_close(&m->marks);
 }
 
+/* What it was made smaller by. */
+static int factor_of(const pali_image *image) {
+    int full = image->full_width, now = image->width;
+    if (image->full_height > full) {
+        full = image->full_height;
+        now = image->height;
+    }
+    return full ? (full + now - 1) / now : 1;
+}
+
 static int make_all(app_emit *e, const char *stem, const pali_image *image, const pali_result *r,
                     made_all *m, pali_error *err) {
     size_t n = r->nobjects;
@@ -317,13 +327,15 @@ static int make_all(app_emit *e, const char *stem, const pali_image *image, cons
         app_made *made = &m->made[i];
         if (!m->marks.masks[i])
             continue;
-        rc = pali_mask_place(m->marks.masks[i], r->objects[i].box, image->width, image->height,
-                             &m->placed[i], err);
+        float box[4];
+        pali_image_place_box(image, r->objects[i].box, box);
+        rc = pali_mask_place(m->marks.masks[i], box, image->width, image->height, &m->placed[i],
+                             err);
         if (!rc && m->placed[i].soft) {
+            made->width = pali_image_full_width(image);
+            made->height = pali_image_full_height(image);
             made->counts = m->counts[i] =
-                pali_rle(&m->placed[i], image->width, image->height, &made->area);
-            made->width = image->width;
-            made->height = image->height;
+                pali_rle(&m->placed[i], made->width, made->height, factor_of(image), &made->area);
             rc = made->counts ? 0 : pali_fail_nomem(err, "writing a mask");
         }
     }
@@ -351,6 +363,7 @@ int app_emit_answer(app_emit *e, const app_turn *turn, const pali_image *image, 
     app_turn whole = *turn;
     whole.made = m.made;
     whole.overlay = m.left.overlay;
+    whole.image = image;
     if (!rc && app_emit_tells_objects(e->o))
         bad = object_lines(e, turn->images[0], r, line);
     else if (!rc && e->o->format == APP_FORMAT_JSONL)

@@ -137,6 +137,9 @@ int app_json_turn(const app_turn *t, char **out, pali_error *err) {
                   tokens(r), "objects", objects(r, t->made), "timings", timings_of(r, t->timings),
                   "stop", pali_stop_name(r->stop));
     if ((t->overlay && json_object_set_new(j, "overlay", app_json_string(t->overlay))) ||
+        (t->image && t->image->full_width &&
+         json_object_set_new(j, "decoded",
+                             json_pack("[i,i]", t->image->width, t->image->height))) ||
         (t->nimages > 1 && json_object_set_new(j, "images", strings(t->images, t->nimages))) ||
         (t->logprobs && json_object_set_new(j, "logprobs", logprobs(t->logprobs, r)))) {
         json_decref(j);

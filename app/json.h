@@ -29,11 +29,13 @@ typedef struct {
     const pali_engine *logprobs; /* tells the tokens' text for "logprobs"; NULL: without */
     const app_made *made;        /* [nobjects], or NULL */
     const char *overlay;         /* path of the file; NULL: none */
+    const pali_image *image;     /* the first; NULL: not told about */
 } app_turn;
 
 /* {"image", "prompt", "text", "tokens", "objects": [{"label", "box", "score"}], "timings", "stop"}
  * and a newline; with several images also "images"; "logprobs": [{"token", "id", "logprob"}] when
- * asked for. An object has "mask": {"size", "counts"}, "mask_png" and "crop" as it was made, and
+ * asked for; "decoded": [width, height] of a picture that was made smaller while it was decoded
+ * (boxes and masks are in its own size). An object has "mask": {"size", "counts"}, "mask_png" and "crop" as it was made, and
  * "codes" while there is no mask for them. Caller frees *out with free(). */
 int app_json_turn(const app_turn *turn, char **out, pali_error *err);
 

@@ -81,7 +81,7 @@ void app_marks_close(app_marks *marks) {
     *marks = (app_marks){0};
 }
 
-ui_object *app_marks_draw(const app_marks *marks, size_t more) {
+ui_object *app_marks_draw(const app_marks *marks, const pali_image *image, size_t more) {
     size_t n = marks->n + more;
     ui_object *list = calloc(1, n * sizeof *list + marks->n * LABEL + 1);
     if (!list)
@@ -96,7 +96,7 @@ ui_object *app_marks_draw(const app_marks *marks, size_t more) {
             .label = ui_text_clean(UI_TEXT_LINE, o->label, label, LABEL),
             .colour = (int)(i % UI_OBJECT_COLOURS),
         };
-        memcpy(list[i].box, o->box, sizeof o->box);
+        pali_image_place_box(image, o->box, list[i].box);
     }
     return list;
 }

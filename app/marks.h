@@ -40,8 +40,8 @@ int app_marks_set(app_marks *marks, app_masks *m, const pali_object *objects, si
                   pali_error *err);
 void app_marks_close(app_marks *marks);
 
-/* The marks for ui_overlay and ui_picture, with `more` empty ones behind; masks are borrowed from
+/* The marks in the pixels of image, for ui_overlay and ui_picture, with `more` empty ones behind; masks are borrowed from
  * marks, labels are inside. Caller frees with free(). NULL when memory is out. */
-ui_object *app_marks_draw(const app_marks *marks, size_t more);
+ui_object *app_marks_draw(const app_marks *marks, const pali_image *image, size_t more);
 
 #endif

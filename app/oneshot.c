@@ -215,7 +215,8 @@ static int ask(turn *t, const char *prompt, size_t number, const pali_run *run, 
 static int show_picture(const app_session *s, pali_error *err) {
     char path[1024], line[1200];
     ui_text_clean(UI_TEXT_LINE, s->image_path, path, sizeof path);
-    snprintf(line, sizeof line, "%s (%d x %d)\n", path, s->image.width, s->image.height);
+    snprintf(line, sizeof line, "%s (%d x %d)\n", path, pali_image_full_width(&s->image),
+             pali_image_full_height(&s->image));
     return app_out_string(line, err);
 }
 

@@ -170,7 +170,7 @@ static int write_overlay(app_pictures *p, const char *stem, const pali_image *im
                          const app_marks *marks, app_left *left) {
     size_t n = (size_t)image->width * (size_t)image->height * 3;
     uint8_t *rgb = malloc(n);
-    ui_object *objects = app_marks_draw(marks, 0);
+    ui_object *objects = app_marks_draw(marks, image, 0);
     left->overlay = overlay_path(p, stem);
     bool ok = rgb && objects && left->overlay;
     if (ok) {
@@ -200,7 +200,9 @@ static int write_mask(app_pictures *p, const pali_image *image, const pali_mask 
 }
 
 /* The pixels that the box touches. */
-static int write_crop(app_pictures *p, const pali_image *image, const float box[4], char **path) {
+static int write_crop(app_pictures *p, const pali_image *image, const float whole[4], char **path) {
+    float box[4];
+    pali_image_place_box(image, whole, box);
     int x0 = (int)floorf(box[0]), y0 = (int)floorf(box[1]);
     int w = (int)ceilf(box[2]) - x0, h = (int)ceilf(box[3]) - y0;
     uint8_t *rgb = *path ? malloc((size_t)w * (size_t)h * 3) : NULL;

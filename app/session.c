@@ -22,8 +22,12 @@ double app_clock(void) {
 static void describe(const app_session *s, const char *model_dir) {
     const pali_engine_info *i = &s->info;
     if (s->image_path)
-        app_err_note("picture  %s, %d x %d%s", s->image_path, s->image.width, s->image.height,
+        app_err_note("picture  %s, %d x %d%s", s->image_path, pali_image_full_width(&s->image),
+                     pali_image_full_height(&s->image),
                      pali_image_sandbox_on() ? "" : ", decoded without a sandbox");
+    if (s->image.full_width)
+        app_err_note("         made smaller while it was decoded: %d x %d", s->image.width,
+                     s->image.height);
     if (s->nfurther)
         app_err_note("         and %zu more for the same prompt", s->nfurther);
     app_err_note("model    %s: %s, %s, %.1f million weights, %.1f MB, %d x %d pixels in %d tokens",

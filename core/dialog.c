@@ -92,8 +92,8 @@ int pali_dialog_set_images(pali_dialog *d, const pali_image *const *images, size
     release(e, d->images, d->nimages);
     d->images = seen;
     d->nimages = n;
-    d->width = images[0]->width;
-    d->height = images[0]->height;
+    d->width = pali_image_full_width(images[0]);
+    d->height = pali_image_full_height(images[0]);
     if (forget)
         pali_dialog_drop_turns(d, d->nturns);
     return 0;

@@ -114,8 +114,8 @@ int pali_image_read_file(const char *path, uint8_t **bytes, size_t *n, pali_erro
 
 /* --- what the readers of formats call ------------------------------------------------ */
 
-int pali_image_check_size(const pali_image_input *in, const char *format, uint64_t width,
-                          uint64_t height, pali_error *err) {
+static int check_size(const pali_image_input *in, const char *format, uint64_t width,
+                      uint64_t height, size_t most, pali_error *err) {
     const char *smaller = "make the picture smaller first";
     if (width == 0 || height == 0)
         return pali_fail(err, PALI_EFORMAT, "save the picture again",
@@ -125,12 +125,16 @@ int pali_image_check_size(const pali_image_input *in, const char *format, uint64
         return pali_fail(
             err, PALI_ELIMIT, smaller, "%s: %llu x %llu pixels; pali takes at most %d a side",
             in->name, (unsigned long long)width, (unsigned long long)height, PALI_IMAGE_MAX_SIDE);
-    if (width * height > in->max_pixels)
+    if (width * height > most)
         return pali_fail(err, PALI_ELIMIT, smaller,
                          "%s: %llu x %llu pixels; pali takes at most %zu million", in->name,
-                         (unsigned long long)width, (unsigned long long)height,
-                         in->max_pixels / 1000000);
+                         (unsigned long long)width, (unsigned long long)height, most / 1000000);
     return 0;
+}
+
+int pali_image_check_size(const pali_image_input *in, const char *format, uint64_t width,
+                          uint64_t height, pali_error *err) {
+    return check_size(in, format, width, height, in->max_pixels, err);
 }
 
 int pali_image_alloc(const pali_image_input *in, const char *format, uint64_t width,
@@ -145,6 +149,64 @@ int pali_image_alloc(const pali_image_input *in, const char *format, uint64_t wi
     out->height = (int)height;
     return 0;
 }
+
+/* --- large pictures ------------------------------------------------------------------ */
+
+static int factor_of(const pali_image_input *in, uint64_t width, uint64_t height) {
+    uint64_t f = 1;
+    while (f < 4 && (width + f - 1) / f * ((height + f - 1) / f) > in->max_pixels / 3)
+        f *= 2;
+    return (int)f;
+}
+
+int pali_image_factor(const pali_image_input *in, const char *format, uint64_t width,
+                      uint64_t height, int *factor, pali_error *err) {
+    *factor = factor_of(in, width, height);
+    return check_size(in, format, width, height, 4 * in->max_pixels, err);
+}
+
+void pali_image_put_row(pali_image_rows *r, const uint8_t *rgb) {
+    int f = r->factor, to = r->out->width;
+    for (int x = 0, i = 0; i < to; i++)
+        for (int end = x + f < r->width ? x + f : r->width; x < end; x++, rgb += 3)
+            for (int c = 0; c < 3; c++)
+                r->sums[3 * i + c] += rgb[c];
+    r->y++;
+    int rows = r->y % f ? r->y % f : f;
+    if (rows < f && r->y < r->height)
+        return;
+    uint8_t *out = r->out->rgb + (size_t)((r->y - 1) / f) * (size_t)to * 3;
+    for (int i = 0; i < to; i++) {
+        int left = r->width - i * f;
+        uint32_t n = (uint32_t)(rows * (left < f ? left : f));
+        for (int c = 0; c < 3; c++)
+            out[3 * i + c] = (uint8_t)((r->sums[3 * i + c] + n / 2) / n);
+    }
+    memset(r->sums, 0, (size_t)to * 3 * sizeof *r->sums);
+}
+
+/* What a reader decoded whole, in its own memory: a row is written after it was read. */
+static int reduce(const pali_image_input *in, pali_image *image, pali_error *err) {
+    int f = factor_of(in, (uint64_t)image->width, (uint64_t)image->height);
+    if (f == 1 || in->frames || image->full_width)
+        return 0;
+    pali_image small = {(image->width + f - 1) / f, (image->height + f - 1) / f, image->rgb,
+                        image->width, image->height};
+    pali_image_rows rows = {
+        &small, calloc((size_t)small.width * 3, sizeof(uint32_t)), image->width, image->height, f,
+        0};
+    if (!rows.sums)
+        return pali_fail_nomem(err, "decoding a picture");
+    for (int y = 0; y < image->height; y++)
+        pali_image_put_row(&rows, image->rgb + (size_t)y * (size_t)image->width * 3);
+    free(rows.sums);
+    uint8_t *less = realloc(small.rgb, (size_t)small.width * (size_t)small.height * 3);
+    small.rgb = less ? less : small.rgb;
+    *image = small;
+    return 0;
+}
+
+/* --- what is wrong ------------------------------------------------------------------- */
 
 int pali_image_fail_short(const pali_image_input *in, const char *format, pali_error *err) {
     return pali_fail(err, PALI_EFORMAT, "copy or download the file again",
@@ -323,7 +385,8 @@ static int turn(pali_image *image, int orientation, pali_error *err) {
                     to[0] = from[0], to[1] = from[1], to[2] = from[2];
                 }
     free(image->rgb);
-    *image = (pali_image){width, height, turned};
+    *image = (pali_image){width, height, turned, quarter ? image->full_height : image->full_width,
+                          quarter ? image->full_width : image->full_height};
     return 0;
 }
 
@@ -337,6 +400,8 @@ int pali_image_decode_input(const pali_image_input *in, pali_image *out, pali_er
         return pali_fail(err, PALI_EFORMAT, READS, "%s: empty, no picture in it", in->name);
     pali_image_notes notes = {.orientation = 1};
     int rc = read_pixels(in, out, &notes, err);
+    if (!rc)
+        rc = reduce(in, out, err);
     if (!rc)
         pali_image_to_srgb(&notes, out);
     free(notes.profile);
@@ -372,7 +437,7 @@ int pali_image_decode_frames(const uint8_t *bytes, size_t nbytes, const char *na
     int height = all.height / (int)frames;
     size_t size = (size_t)all.width * (size_t)height * 3;
     for (unsigned i = 0; i < frames && !rc; i++) {
-        pali_image one = {all.width, height, malloc(size)};
+        pali_image one = {.width = all.width, .height = height, .rgb = malloc(size)};
         if (!one.rgb) {
             rc = pali_fail_nomem(err, "opening an animation");
             break;

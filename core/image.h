@@ -4,11 +4,15 @@
  * the build found libheif. EXIF orientation is applied, so width and height are as a
  * person sees the picture; an RGB colour profile is applied too (image_colour.c), which
  * leaves the common sRGB pictures as they are. Otherwise the pixels are
- * those of Pillow's convert("RGB"), JPEG within a few steps of 255: alpha is
- * dropped, not composited; grey is replicated; 16-bit samples follow Pillow per
- * format. The exceptions, where Pillow 11.3 itself loses pixels, are listed in
- * image_bmp.c and image_gif.c. The resize is Pillow's BICUBIC, bit for bit. Bytes
- * are untrusted: sizes are checked against the limits before the memory for them
+ * those of Pillow's convert("RGB"): alpha is dropped, not composited; grey is
+ * replicated; 16-bit samples follow Pillow per format. The exceptions, where Pillow 11.3 itself loses pixels, are listed in
+ * image_bmp.c and image_gif.c. The resize is Pillow's BICUBIC, bit for bit.
+ *
+ * Pictures of more than PALI_IMAGE_KEPT_PIXELS are made smaller by 2 or 4 while they are
+ * decoded; where they lie in memory whole first (WebP, GIF, BMP, PNM, HEIC, AVIF,
+ * interlaced PNG), right after. A model looks at 896 pixels a side.
+ *
+ * Bytes are untrusted: sizes are checked against the limits before the memory for them
  * is asked for, and a file that was cut short is an error.                    */
 #ifndef PALI_IMAGE_H
 #define PALI_IMAGE_H
@@ -22,14 +26,34 @@ enum {
     PALI_IMAGE_MAX_SIDE = 65535,
 };
 #define PALI_IMAGE_MAX_BYTES  ((size_t)512 << 20) /* of a file                     */
-#define PALI_IMAGE_MAX_PIXELS ((size_t)256 << 20) /* of a decoded picture, w * h   */
+#define PALI_IMAGE_MAX_PIXELS ((size_t)256 << 20) /* of a picture that is decoded whole, w * h */
+#define PALI_IMAGE_HUGE_PIXELS                                                                     \
+    (4 * PALI_IMAGE_MAX_PIXELS) /* of a JPEG or PNG that is made smaller on the way */
+/* Up to here nothing is made smaller. 89,478,485: Pillow, too, warns of what is larger. */
+#define PALI_IMAGE_KEPT_PIXELS (PALI_IMAGE_MAX_PIXELS / 3)
 
 /* 8-bit RGB, rows top to bottom, no padding: rgb[(y * width + x) * 3 + c].
  * Owns rgb; release with pali_image_close. A zeroed struct is a valid empty one. */
 typedef struct {
     int width, height;
     uint8_t *rgb;
+    int full_width, full_height; /* the picture's own, upright; 0: it was not made smaller */
 } pali_image;
+
+/* The size that boxes and masks are told in. */
+static inline int pali_image_full_width(const pali_image *i) {
+    return i->full_width ? i->full_width : i->width;
+}
+static inline int pali_image_full_height(const pali_image *i) {
+    return i->full_height ? i->full_height : i->height;
+}
+/* A box (x0 y0 x1 y1) in that size, in the pixels that are there. */
+static inline void pali_image_place_box(const pali_image *i, const float box[4], float out[4]) {
+    for (int k = 0; k < 4; k++)
+        out[k] = !i->full_width ? box[k]
+                 : k % 2        ? box[k] * (float)i->height / (float)i->full_height
+                                : box[k] * (float)i->width / (float)i->full_width;
+}
 
 /* Reads and decodes path ("-" is standard input). On failure *out is empty and
  * err names the file, what is wrong and what to do. PALI_EIO, PALI_EFORMAT,

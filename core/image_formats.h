@@ -1,6 +1,6 @@
 /* image_formats.h - what image.c and the readers of single formats share.
  *
- * Private to core/image*.c, stb_image.c and the fuzz target; everybody else uses
+ * Private to core/image*.c and the fuzz target; everybody else uses
  * image.h. A reader gets the whole file in memory, finds the size in the header,
  * has it checked against the limits before it allocates, and leaves RGB pixels
  * as stored. image.c turns them upright afterwards and empties *out when a
@@ -17,7 +17,8 @@ typedef struct {
     const uint8_t *bytes;
     size_t n;
     const char *name;  /* as messages call it */
-    size_t max_pixels; /* width * height at most */
+    size_t max_pixels; /* width * height at most; a third of it is kept, four times as much is
+                          taken by readers that reduce */
     unsigned *frames;  /* NULL: one picture. Else in: so many frames of an animation at most, > 0;
                           out: how many came, of one size, one below the other */
 } pali_image_input;
@@ -79,6 +80,18 @@ int pali_image_check_size(const pali_image_input *in, const char *format, uint64
 /* The same, then allocates out->rgb, zeroed. */
 int pali_image_alloc(const pali_image_input *in, const char *format, uint64_t width,
                      uint64_t height, pali_image *out, pali_error *err);
+/* For a reader that can reduce: refuses like pali_image_check_size, but only four times as many
+ * pixels; *factor, 1, 2 or 4, is what to reduce both sides by. */
+int pali_image_factor(const pali_image_input *in, const char *format, uint64_t width,
+                      uint64_t height, int *factor, pali_error *err);
+/* Averages of factor x factor pixels, row after row of a picture of width x height. out is
+ * allocated; sums [3 * its width] begins zeroed. */
+typedef struct {
+    pali_image *out;
+    uint32_t *sums;
+    int width, height, factor, y;
+} pali_image_rows;
+void pali_image_put_row(pali_image_rows *rows, const uint8_t *rgb);
 /* The file stops before the picture does. */
 int pali_image_fail_short(const pali_image_input *in, const char *format, pali_error *err);
 /* what completes "name: damaged FORMAT: ". */
@@ -86,12 +99,6 @@ int pali_image_fail_damaged(const pali_image_input *in, const char *format, cons
                             pali_error *err);
 /* A valid file of a kind that is not read; what completes "name: ". */
 int pali_image_fail_kind(const pali_image_input *in, const char *what, pali_error *err);
-
-/* --- stb_image.c ------------------------------------------------------------------ */
-/* JPEG -> malloc'ed RGB of the size stated in the file. NULL on failure, *why then
- * says in a few words what is wrong. */
-uint8_t *pali_stb_jpeg(const uint8_t *bytes, size_t n, int *width, int *height, const char **why);
-#define PALI_STB_NOMEM "outofmem" /* its words for that */
 
 /* --- numbers in files -------------------------------------------------------------- */
 static inline uint32_t pali_le16(const uint8_t *p) {

@@ -373,7 +373,7 @@ static int read_frames(const pali_image_input *in, span before, span after, gif_
         return rc;
     }
     free(out->rgb);
-    *out = (pali_image){out->width, out->height * (int)want, stack.rgb};
+    *out = (pali_image){.width = out->width, .height = out->height * (int)want, .rgb = stack.rgb};
     return 0;
 }
 

@@ -1,21 +1,31 @@
-/* image_jpeg.c - JPEG: what must be known before stb_image decodes it.
+/* image_jpeg.c - JPEG, read by libjpeg-turbo, as Pillow does, so that the pixels are the same.
  *
- * stb_image decodes 8-bit baseline and progressive JPEG, grey, YCbCr, RGB, CMYK and
- * YCCK. It differs from libjpeg-turbo, which Pillow uses, in the rounding of the
- * inverse DCT and of the chroma upsampling; tests/core/test_image.c states by how
- * much. It is silent about a file that was cut short. So the markers are walked
- * here first: size against the limits, EXIF orientation, kinds that cannot be
- * decoded, sound tables, an end-of-image marker that must be there.Pillow lets a baseline
- * JPEG without that marker pass when all its rows are there; pali does not.
+ * libjpeg is silent about a file that was cut short, and would decode whatever size and
+ * number of passes a file states. So the markers are walked here first: size against the
+ * limits, EXIF orientation, kinds that are not read, an end-of-image marker that must be
+ * there. Pillow lets a baseline JPEG without that marker pass when all its rows are there;
+ * pali does not, and it refuses data with codes that no table has.
+ *
+ * A large picture comes out smaller by 2 or 4 straight from the coefficients, which
+ * costs less time and memory than decoding it whole. A progressive one keeps all its
+ * coefficients until the end (up to 6 bytes a pixel), which is limited.
  *
  * A progressive file may pass over the picture as often as it likes, with a few
  * bytes for each pass: the passes are limited, so that a small file cannot keep
- * the program busy for hours.                                                    */
+ * the program busy for hours.
+ *
+ * libjpeg leaves by longjmp when something is wrong; what must be known afterwards lies in
+ * a reader, outside of the function that called setjmp.                                */
 #include "core/image_formats.h"
 
+#include <setjmp.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <jerror.h>
+#include <jpeglib.h>
 
 enum {
     SOF0 = 0xc0, /* baseline    */
@@ -31,24 +41,20 @@ enum {
     SOI = 0xd8,
     EOI = 0xd9,
     SOS = 0xda,
-    DQT = 0xdb,
     APP1 = 0xe1,
     APP2 = 0xe2,
-    APP14 = 0xee,
     TEM = 0x01,
 };
 
 /* An encoder needs about ten passes; the second bound is ten seconds of work or so. */
 #define MAX_SCANS     500
-#define MAX_SCAN_WORK ((uint64_t)1 << 33) /* passes * pixels */
+#define MAX_SCAN_WORK ((uint64_t)1 << 33) /* passes * pixels, of a progressive one */
 
 typedef struct {
     int width, height, components; /* components is 0 until the frame header is seen */
+    int factor;                    /* the picture is made smaller by */
     bool progressive;
-    uint8_t id[4], quantiser[4];             /* of each component */
-    unsigned quantisers, dc_codes, ac_codes; /* bit i: table i has been given */
     size_t scans;
-    bool has_adobe;
     int from_exif, from_xmp;
     uint8_t *profile; /* ICC, put together from its segments; owned */
     size_t profile_bytes;
@@ -75,64 +81,8 @@ static int read_frame(const pali_image_input *in, int marker, const uint8_t *p, 
     jpeg->width = (int)pali_be16(p + 3);
     jpeg->components = p[5];
     jpeg->progressive = marker == SOF2;
-    for (int i = 0; i < jpeg->components; i++) {
-        jpeg->id[i] = p[6 + 3 * i];
-        jpeg->quantiser[i] = p[8 + 3 * i];
-    }
-    return pali_image_check_size(in, "JPEG", (uint64_t)jpeg->width, (uint64_t)jpeg->height, err);
-}
-
-/* --- tables ------------------------------------------------------------------------
- * stb_image writes behind a Huffman table of more than 256 codes, and decodes with
- * tables that no segment has filled. Neither may reach it.                         */
-
-static bool note_quantisers(const uint8_t *p, size_t n, jpeg_file *jpeg) {
-    while (n > 0) {
-        size_t length = p[0] >> 4 ? 129 : 65;
-        if (n < length || (p[0] & 15) > 3)
-            return false;
-        jpeg->quantisers |= 1u << (p[0] & 15);
-        p += length;
-        n -= length;
-    }
-    return true;
-}
-
-static bool note_codes(const uint8_t *p, size_t n, jpeg_file *jpeg) {
-    while (n > 0) {
-        if (n < 17 || p[0] >> 4 > 1 || (p[0] & 15) > 3)
-            return false;
-        size_t codes = 0;
-        for (int length = 1; length <= 16; length++)
-            codes += p[length];
-        if (codes > 256 || 17 + codes > n)
-            return false;
-        *(p[0] >> 4 ? &jpeg->ac_codes : &jpeg->dc_codes) |= 1u << (p[0] & 15);
-        p += 17 + codes;
-        n -= 17 + codes;
-    }
-    return true;
-}
-
-/* Whether a scan's components exist and have all the tables that it will use. */
-static bool scan_is_sound(const uint8_t *p, size_t n, const jpeg_file *jpeg) {
-    if (n < 1 || p[0] < 1 || p[0] > 4 || n != 4 + 2 * (size_t)p[0])
-        return false;
-    const uint8_t *spectrum = p + 1 + 2 * (size_t)p[0];
-    bool first = spectrum[0] == 0, refines = spectrum[2] >> 4 > 0;
-    bool dc = !jpeg->progressive || (first && !refines), ac = !jpeg->progressive || !first;
-    for (const uint8_t *c = p + 1; c < spectrum; c += 2) {
-        int i = 0;
-        while (i < jpeg->components && jpeg->id[i] != c[0])
-            i++;
-        if (i == jpeg->components || jpeg->quantiser[i] > 3 || c[1] >> 4 > 3 || (c[1] & 15) > 3)
-            return false;
-        if (!(jpeg->quantisers >> jpeg->quantiser[i] & 1) ||
-            (dc && !(jpeg->dc_codes >> (c[1] >> 4) & 1)) ||
-            (ac && !(jpeg->ac_codes >> (c[1] & 15) & 1)))
-            return false;
-    }
-    return true;
+    return pali_image_factor(in, "JPEG", (uint64_t)jpeg->width, (uint64_t)jpeg->height,
+                             &jpeg->factor, err);
 }
 
 /* --- markers ----------------------------------------------------------------------- */
@@ -155,9 +105,7 @@ static void read_profile(const uint8_t *p, size_t n, jpeg_file *jpeg) {
 
 static void read_application(int marker, const uint8_t *p, size_t n, jpeg_file *jpeg) {
     static const char xmp[] = "http://ns.adobe.com/xap/1.0/";
-    if (marker == APP14 && n >= 12 && !memcmp(p, "Adobe", 5))
-        jpeg->has_adobe = true;
-    else if (marker == APP1 && n >= 6 && !memcmp(p, "Exif\0\0", 6) && !jpeg->from_exif)
+    if (marker == APP1 && n >= 6 && !memcmp(p, "Exif\0\0", 6) && !jpeg->from_exif)
         jpeg->from_exif = pali_exif_orientation(p, n);
     else if (marker == APP1 && n >= sizeof xmp && !memcmp(p, xmp, sizeof xmp))
         jpeg->from_xmp = pali_xmp_orientation(p, n);
@@ -211,13 +159,7 @@ static int read_markers(const pali_image_input *in, jpeg_file *jpeg, pali_error 
             int rc = read_frame(in, marker, p, n, jpeg, err);
             if (rc)
                 return rc;
-        } else if ((marker == DHT && !note_codes(p, n, jpeg)) ||
-                   (marker == DQT && !note_quantisers(p, n, jpeg))) {
-            return pali_image_fail_damaged(in, "JPEG", "its tables are wrong", err);
         } else if (marker == SOS) {
-            if (!scan_is_sound(p, n, jpeg))
-                return pali_image_fail_damaged(
-                    in, "JPEG", "a scan uses tables or components that are not there", err);
             jpeg->scans++;
             at = skip_scan(in, at);
         } else if (jpeg->scans == 0) {
@@ -228,57 +170,128 @@ static int read_markers(const pali_image_input *in, jpeg_file *jpeg, pali_error 
     if (!jpeg->components || !jpeg->scans)
         return pali_image_fail_damaged(in, "JPEG", "no picture data in it", err);
     uint64_t pixels = (uint64_t)jpeg->width * (uint64_t)jpeg->height;
-    if (jpeg->scans > MAX_SCANS || jpeg->scans * pixels > MAX_SCAN_WORK)
+    if (jpeg->scans > MAX_SCANS || (jpeg->progressive && jpeg->scans * pixels > MAX_SCAN_WORK))
         return pali_fail(err, PALI_ELIMIT, "save the picture again",
                          "%s: the JPEG builds up its picture in %zu passes, too many to decode",
                          in->name, jpeg->scans);
     return 0;
 }
 
-/* CMYK without Adobe's marker: Pillow takes its inks for inverted, as Adobe's are. So a
- * copy with the marker (no transform) in front is decoded. Caller frees. */
-static uint8_t *with_adobe_marker(const uint8_t *bytes, size_t n, size_t *larger) {
-    static const uint8_t adobe[16] = {0xff, APP14, 0, 14, 'A', 'd', 'o', 'b', 'e', 0, 100};
-    uint8_t *copy = malloc(n + sizeof adobe);
-    if (!copy)
-        return NULL;
-    memcpy(copy, bytes, 2);
-    memcpy(copy + 2, adobe, sizeof adobe);
-    memcpy(copy + 2 + sizeof adobe, bytes + 2, n - 2);
-    *larger = n + sizeof adobe;
-    return copy;
+/* --- decoding ---------------------------------------------------------------------- */
+
+typedef struct {
+    struct jpeg_error_mgr libjpeg; /* first: libjpeg hands back a pointer to it */
+    jmp_buf leave;
+    int code;      /* libjpeg's, of what ended the reading */
+    JSAMPLE *inks; /* owned: a row of CMYK */
+} reader;
+
+static void on_error(j_common_ptr jpeg) {
+    reader *r = (reader *)jpeg->err;
+    r->code = r->libjpeg.msg_code;
+    longjmp(r->leave, 1);
 }
 
-static int decode(const pali_image_input *in, const jpeg_file *jpeg, pali_image *out,
-                  pali_error *err) {
-    const uint8_t *bytes = in->bytes;
-    size_t n = jpeg->end;
-    uint8_t *copy = NULL;
-    if (jpeg->components == 4 && !jpeg->has_adobe) {
-        bytes = copy = with_adobe_marker(bytes, n, &n);
-        if (!copy)
-            return pali_fail_nomem(err, "decoding a picture");
+/* Warnings are negative. All but one are of things that Pillow, too, goes on after. */
+static void on_message(j_common_ptr jpeg, int level) {
+    if (level < 0 && jpeg->err->msg_code == JWRN_HUFF_BAD_CODE)
+        on_error(jpeg);
+}
+
+static int fail(const pali_image_input *in, const reader *r, const jpeg_file *jpeg,
+                pali_error *err) {
+    switch (r->code) {
+    case JERR_OUT_OF_MEMORY:
+        return pali_fail_nomem(err, "decoding a picture");
+    case JERR_NO_BACKING_STORE:
+        return pali_fail(err, PALI_ELIMIT, "save it as an ordinary JPEG, or smaller",
+                         "%s: a progressive JPEG of %d x %d pixels needs too much memory", in->name,
+                         jpeg->width, jpeg->height);
+    case JWRN_HUFF_BAD_CODE:
+        return pali_image_fail_damaged(in, "JPEG", "its compressed data is broken", err);
+    case JERR_BAD_HUFF_TABLE:
+    case JERR_DHT_INDEX:
+    case JERR_DQT_INDEX:
+    case JERR_NO_HUFF_TABLE:
+    case JERR_NO_QUANT_TABLE:
+        return pali_image_fail_damaged(in, "JPEG", "its tables are wrong or missing", err);
+    case JERR_BAD_COMPONENT_ID:
+    case JERR_COMPONENT_COUNT:
+    case JERR_BAD_PROGRESSION:
+    case JERR_BAD_MCU_SIZE:
+    case JERR_BAD_SAMPLING:
+        return pali_image_fail_damaged(in, "JPEG", "its components do not fit together", err);
+    default:
+        return pali_image_fail_damaged(in, "JPEG", "it cannot be decoded", err);
     }
-    int width, height;
-    const char *why;
-    out->rgb = pali_stb_jpeg(bytes, n, &width, &height, &why);
-    free(copy);
-    if (!out->rgb)
-        return !strcmp(why, PALI_STB_NOMEM) ? pali_fail_nomem(err, "decoding a picture")
-                                            : pali_image_fail_damaged(in, "JPEG", why, err);
-    if (width != jpeg->width || height != jpeg->height) /* would be a fault of ours above */
+}
+
+/* A row of inks as Pillow sees it: always inverted, as Adobe's are. */
+static void inks_to_rgb(const JSAMPLE *inks, int width, uint8_t *rgb) {
+    for (int x = 0; x < width; x++, inks += 4)
+        for (int c = 0; c < 3; c++) {
+            int t = (255 - inks[c]) * inks[3] + 128;
+            int v = inks[3] - (((t >> 8) + t) >> 8);
+            *rgb++ = (uint8_t)(v < 0 ? 0 : v);
+        }
+}
+
+static int read_rows(j_decompress_ptr d, const pali_image_input *in, const jpeg_file *jpeg,
+                     reader *r, pali_image *out, pali_error *err) {
+    jpeg_mem_src(d, in->bytes, jpeg->end);
+    jpeg_read_header(d, TRUE);
+    d->mem->max_memory_to_use = (long)(8 * in->max_pixels) + (1 << 20);
+    d->scale_num = 1;
+    d->scale_denom = (unsigned)jpeg->factor;
+    d->out_color_space = jpeg->components == 4 ? JCS_CMYK : JCS_RGB;
+    jpeg_start_decompress(d);
+    int f = jpeg->factor, w = (jpeg->width + f - 1) / f, h = (jpeg->height + f - 1) / f;
+    if ((int)d->output_width != w || (int)d->output_height != h) /* would be a fault of ours */
         return pali_image_fail_damaged(in, "JPEG", "it states two sizes", err);
-    out->width = width;
-    out->height = height;
+    int rc = pali_image_alloc(in, "JPEG", (uint64_t)w, (uint64_t)h, out, err);
+    if (!rc && jpeg->components == 4 && !(r->inks = malloc(4 * (size_t)w)))
+        rc = pali_fail_nomem(err, "decoding a picture");
+    if (rc)
+        return rc;
+    if (f > 1) {
+        out->full_width = jpeg->width;
+        out->full_height = jpeg->height;
+    }
+    while (d->output_scanline < d->output_height) {
+        uint8_t *to = out->rgb + (size_t)d->output_scanline * (size_t)w * 3;
+        JSAMPROW row = r->inks ? r->inks : to;
+        jpeg_read_scanlines(d, &row, 1);
+        if (r->inks)
+            inks_to_rgb(r->inks, w, to);
+    }
+    jpeg_finish_decompress(d);
     return 0;
+}
+
+static int decode(const pali_image_input *in, const jpeg_file *jpeg, reader *r, pali_image *out,
+                  pali_error *err) {
+    struct jpeg_decompress_struct d = {.err = jpeg_std_error(&r->libjpeg)};
+    r->libjpeg.error_exit = on_error;
+    r->libjpeg.emit_message = on_message;
+    int rc;
+    if (setjmp(r->leave)) {
+        rc = fail(in, r, jpeg, err);
+    } else {
+        jpeg_create_decompress(&d);
+        rc = read_rows(&d, in, jpeg, r, out, err);
+    }
+    jpeg_destroy_decompress(&d);
+    return rc;
 }
 
 int pali_jpeg_read(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
                    pali_error *err) {
     jpeg_file jpeg = {0};
+    reader r = {.inks = NULL};
     int rc = read_markers(in, &jpeg, err);
     if (!rc)
-        rc = decode(in, &jpeg, out, err);
+        rc = decode(in, &jpeg, &r, out, err);
+    free(r.inks);
     if (jpeg.from_exif || jpeg.from_xmp)
         notes->orientation = jpeg.from_exif ? jpeg.from_exif : jpeg.from_xmp;
     if (!rc && jpeg.components == 3 && jpeg.profile_next == jpeg.profile_segments)

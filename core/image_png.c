@@ -42,6 +42,8 @@ typedef struct {
     size_t at;       /* how much of it was read */
     size_t data_end; /* pixels may be read up to here */
     int exif;        /* orientation that an eXIf chunk states, or 0 */
+    uint8_t *row;    /* owned, like rows.sums: where the picture is made smaller */
+    pali_image_rows rows;
     bool no_memory;
     char complaint[128]; /* libpng's, which ended the reading */
 } reader;
@@ -116,7 +118,8 @@ static int fail(const reader *r, pali_error *err) {
         return pali_image_fail_short(r->in, "PNG", err);
     if (strstr(r->complaint, "Invalid IHDR")) { /* which was just read: 13 bytes, checksum */
         const uint8_t *header = r->in->bytes + r->at - 17;
-        int rc = pali_image_check_size(r->in, "PNG", pali_be32(header), pali_be32(header + 4), err);
+        int factor, rc = pali_image_factor(r->in, "PNG", pali_be32(header), pali_be32(header + 4),
+                                           &factor, err);
         if (rc)
             return rc;
     }
@@ -168,17 +171,47 @@ static void clip_grey(uint8_t *row, size_t w) {
         memset(row + 3 * x, row[2 * x] ? 255 : row[2 * x + 1], 3);
 }
 
+/* Notes from the chunks behind the pixels and before them. */
+static void read_notes(png_structp png, png_infop info, const reader *r, pali_image_notes *notes) {
+    int stated = r->exif ? r->exif : text_orientation(png, info), method;
+    if (stated)
+        notes->orientation = stated;
+    png_charp name;
+    png_bytep profile;
+    png_uint_32 n;
+    if (png_get_iCCP(png, info, &name, &method, &profile, &n))
+        pali_image_note_profile(notes, profile, n);
+}
+
+/* Room for a picture of w x h pixels, reduced by `factor`. */
+static int make_room(reader *r, uint32_t w, uint32_t h, int factor, pali_image *out,
+                     pali_error *err) {
+    uint32_t f = (uint32_t)factor;
+    int rc = pali_image_alloc(r->in, "PNG", (w + f - 1) / f, (h + f - 1) / f, out, err);
+    if (rc || f == 1)
+        return rc;
+    out->full_width = (int)w;
+    out->full_height = (int)h;
+    r->row = malloc(3 * (size_t)w);
+    r->rows = (pali_image_rows){
+        out, calloc((size_t)out->width * 3, sizeof(uint32_t)), (int)w, (int)h, factor, 0};
+    return r->row && r->rows.sums ? 0 : pali_fail_nomem(err, "decoding a picture");
+}
+
 static int read_picture(png_structp png, png_infop info, reader *r, pali_image *out,
                         pali_image_notes *notes, pali_error *err) {
     png_read_info(png, info);
     uint32_t w = png_get_image_width(png, info), h = png_get_image_height(png, info);
-    int rc = pali_image_check_size(r->in, "PNG", w, h, err);
+    bool interlaced = png_get_interlace_type(png, info) != PNG_INTERLACE_NONE; /* needs it whole */
+    int factor = 1;
+    int rc = interlaced ? pali_image_check_size(r->in, "PNG", w, h, err)
+                        : pali_image_factor(r->in, "PNG", w, h, &factor, err);
     if (rc)
         return rc;
     size_t stored_row = png_get_rowbytes(png, info);
     if (stored_row * h / DEFLATE_RATIO > r->in->n) /* before memory is spent on it */
         return pali_image_fail_damaged(r->in, "PNG", "too little picture data", err);
-    rc = pali_image_alloc(r->in, "PNG", w, h, out, err);
+    rc = make_room(r, w, h, factor, out, err);
     if (rc)
         return rc;
 
@@ -199,21 +232,15 @@ static int read_picture(png_structp png, png_infop info, reader *r, pali_image *
             /* Behind the last row libpng inflates whatever there is. */
             if (pass == passes - 1 && y == h - 1)
                 r->data_end = r->at + stored_row + REST_BYTES;
-            png_read_row(png, out->rgb + y * row_bytes, NULL);
+            uint8_t *row = r->row ? r->row : out->rgb + y * row_bytes;
+            png_read_row(png, row, NULL);
+            if (grey16 && pass == passes - 1)
+                clip_grey(row, w);
+            if (r->row)
+                pali_image_put_row(&r->rows, row);
         }
     png_read_end(png, info);
-
-    for (uint32_t y = 0; grey16 && y < h; y++)
-        clip_grey(out->rgb + y * row_bytes, w);
-    int stated = r->exif ? r->exif : text_orientation(png, info);
-    if (stated)
-        notes->orientation = stated;
-    png_charp name;
-    png_bytep profile;
-    png_uint_32 n;
-    int method;
-    if (png_get_iCCP(png, info, &name, &method, &profile, &n))
-        pali_image_note_profile(notes, profile, n);
+    read_notes(png, info, r, notes);
     return r->no_memory ? fail(r, err) : 0;
 }
 
@@ -237,5 +264,8 @@ static int read_png(reader *r, pali_image *out, pali_image_notes *notes, pali_er
 int pali_png_read(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
                   pali_error *err) {
     reader r = {.in = in, .data_end = SIZE_MAX};
-    return read_png(&r, out, notes, err);
+    int rc = read_png(&r, out, notes, err);
+    free(r.row);
+    free(r.rows.sums);
+    return rc;
 }

@@ -172,7 +172,7 @@ int pali_image_resize(const pali_image *in, int width, int height, pali_image *o
         for (int y = 0; y < height; y++)
             weigh(&down, y, line, pitch, rgb + ((size_t)y * (size_t)width + x) * 3);
     }
-    *out = (pali_image){width, height, rgb};
+    *out = (pali_image){.width = width, .height = height, .rgb = rgb};
     rgb = NULL;
 out:
     axis_done(&across);

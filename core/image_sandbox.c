@@ -47,7 +47,7 @@ enum {
     NAME_MAX_BYTES = 256,
 };
 
-/* What a child may use at most: a picture at the limit as decoders hold it (stb_image's
+/* What a child may use at most: a picture at the limit as decoders hold it (a JPEG's
  * progressive coefficients are the largest), and its file. */
 #define CHILD_BYTES ((rlim_t)8 * PALI_IMAGE_MAX_PIXELS + 2 * PALI_IMAGE_MAX_BYTES)
 
@@ -58,7 +58,7 @@ typedef struct {
 
 typedef struct {
     int rc;
-    int width, height;
+    int width, height, full_width, full_height;
     unsigned frames;
     pali_error error;
 } reply;
@@ -179,6 +179,8 @@ static _Noreturn void decode_and_exit(scmp_filter_ctx filter, const request *q, 
     if (!r.rc) {
         r.width = image.width;
         r.height = image.height;
+        r.full_width = image.full_width;
+        r.full_height = image.full_height;
         if (write_all(fd[FD_PIXELS], image.rgb, (size_t)image.width * (size_t)image.height * 3))
             r.rc = pali_fail(&r.error, PALI_EIO, NULL, "%s: its pixels cannot be stored: %s",
                              q->name, strerror(errno));
@@ -357,12 +359,17 @@ static int take(reply *r, int pixels, const pali_image_input *in, pali_image *ou
         return pali_fail(err, r->rc < PALI_ECANCEL ? PALI_EFORMAT : r->rc, r->error.hint, "%s",
                          r->error.what);
     unsigned most = in->frames ? *in->frames : 0;
+    bool full = r->full_width || r->full_height;
     if (r->rc > 0 || r->width < 1 || r->height < 1 ||
+        (full && (r->full_width < r->width || r->full_height < r->height ||
+                  r->full_width > PALI_IMAGE_MAX_SIDE || r->full_height > PALI_IMAGE_MAX_SIDE)) ||
         (most && (r->frames < 1 || r->frames > most || (unsigned)r->height % r->frames)))
         return fail_stopped(in->name, "gave nonsense", err);
     int rc = pali_image_alloc(in, "picture", (uint64_t)r->width, (uint64_t)r->height, out, err);
     if (!rc && most)
         *in->frames = r->frames;
+    out->full_width = rc ? 0 : r->full_width;
+    out->full_height = rc ? 0 : r->full_height;
     if (!rc && read_pixels(pixels, out->rgb, (size_t)r->width * (size_t)r->height * 3)) {
         pali_image_close(out);
         rc = fail_stopped(in->name, "gave fewer pixels than it said", err);

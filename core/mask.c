@@ -297,7 +297,7 @@ int pali_mask_place(const uint8_t bytes[SIDE * SIDE], const float box[4], int im
     uint8_t rgb[SIDE * SIDE * 3];
     for (int i = 0; i < SIDE * SIDE; i++)
         memset(rgb + 3 * i, bytes[i], 3);
-    pali_image small = {SIDE, SIDE, rgb}, large;
+    pali_image small = {.width = SIDE, .height = SIDE, .rgb = rgb}, large;
     int rc = pali_image_resize(&small, x1 - x0, y1 - y0, &large, err);
     if (rc)
         return rc;

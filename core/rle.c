@@ -34,24 +34,38 @@ static void count(packer *p, bool value, int64_t n) {
     p->run += n;
 }
 
-char *pali_rle(const pali_mask *m, int width, int height, uint64_t *area) {
+/* Of the picture's length, what pixels [from, to) of the mask cover. */
+static int64_t covered(int from, int to, int factor, int length) {
+    int64_t a = (int64_t)from * factor, b = (int64_t)to * factor;
+    return (b < length ? b : length) - (a < length ? a : length);
+}
+
+char *pali_rle(const pali_mask *m, int width, int height, int factor, uint64_t *area) {
     char *string = NULL;
     size_t n;
     packer p = {.out = open_memstream(&string, &n)};
     if (!p.out)
         return NULL;
     *area = 0;
-    count(&p, false, (int64_t)m->x * height);
+    int64_t above = covered(0, m->y, factor, height);
+    int64_t inside = covered(m->y, m->y + m->height, factor, height);
+    int64_t done = covered(0, m->x, factor, width);
+    count(&p, false, done * height);
     for (int x = 0; x < m->width; x++) {
-        count(&p, false, m->y);
-        for (int y = 0; y < m->height; y++) {
-            bool value = m->soft[(size_t)y * (size_t)m->width + (size_t)x] >= 128;
-            count(&p, value, 1);
-            *area += value;
+        int64_t columns = covered(m->x + x, m->x + x + 1, factor, width);
+        done += columns;
+        for (; columns > 0; columns--) {
+            count(&p, false, above);
+            for (int y = 0; y < m->height; y++) {
+                bool value = m->soft[(size_t)y * (size_t)m->width + (size_t)x] >= 128;
+                int64_t rows = covered(m->y + y, m->y + y + 1, factor, height);
+                count(&p, value, rows);
+                *area += value ? (uint64_t)rows : 0;
+            }
+            count(&p, false, height - above - inside);
         }
-        count(&p, false, height - m->y - m->height);
     }
-    count(&p, false, (int64_t)(width - m->x - m->width) * height);
+    count(&p, false, (width - done) * height);
     put_run(&p);
     bool bad = ferror(p.out);
     if (fclose(p.out) || bad) {

@@ -8,8 +8,9 @@
 
 #include "core/mask.h"
 
-/* The "counts" string of m (128 and more is object) in a picture of width x height. *area = its
- * pixels. Caller frees with free(); NULL when memory is out. */
-char *pali_rle(const pali_mask *m, int width, int height, uint64_t *area);
+/* The "counts" string of m (128 and more is object) in a picture of width x height; m's pixels
+ * are factor x factor of the picture's, less at its right and lower edge. *area = its pixels.
+ * Caller frees with free(); NULL when memory is out. */
+char *pali_rle(const pali_mask *m, int width, int height, int factor, uint64_t *area);
 
 #endif

@@ -69,6 +69,30 @@ static void json_holds_the_whole_turn(void **state) {
     free(line);
 }
 
+static void json_tells_that_a_picture_was_made_smaller(void **state) {
+    (void)state;
+    pali_image image = {.width = 50, .height = 40};
+    pali_result r = {.text = (char *)(uintptr_t) "a", .stop = PALI_STOP_EOS};
+    app_timings t = {0};
+    static const char *const images[] = {"a.png"};
+    app_turn turn = {.images = images,
+                     .nimages = 1,
+                     .prompt = "p",
+                     .result = &r,
+                     .timings = &t,
+                     .image = &image};
+    char *line;
+    pali_error err = {0};
+    assert_ok(app_json_turn(&turn, &line, &err), err);
+    assert_null(strstr(line, "decoded"));
+    free(line);
+    image.full_width = 100;
+    image.full_height = 80;
+    assert_ok(app_json_turn(&turn, &line, &err), err);
+    assert_non_null(strstr(line, "\"decoded\":[50,40]"));
+    free(line);
+}
+
 static void json_keeps_any_text_on_one_line(void **state) {
     (void)state;
     pali_result r = {.text = (char *)(uintptr_t) "a\n\x1B[2J\"\\\xE2\x80\xA8\xF0\x9F\x98\x80",
@@ -88,6 +112,7 @@ static void json_keeps_any_text_on_one_line(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_holds_the_whole_turn),
+        cmocka_unit_test(json_tells_that_a_picture_was_made_smaller),
         cmocka_unit_test(json_keeps_any_text_on_one_line),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);

@@ -68,7 +68,7 @@ static void pictures_of_hostile_labels_stay_in_their_folder(void **state) {
     pali_error err = {0};
     assert_ok(app_marks_set(&marks, &none, objects, 3, &err), err);
     uint8_t rgb[8 * 8 * 3] = {0};
-    pali_image image = {8, 8, rgb};
+    pali_image image = {.width = 8, .height = 8, .rgb = rgb};
     pali_mask placed[3] = {{0}};
     app_left left;
     assert_ok(app_pictures_write(p, "x", &image, &marks, placed, &left, &err), err);
@@ -84,11 +84,46 @@ static void pictures_of_hostile_labels_stay_in_their_folder(void **state) {
     app_pictures_close(p);
 }
 
+/* Of a picture that was made smaller by 2, boxes are in its own pixels, and what is cut out is in
+ * those that are there. */
+static void pictures_of_a_smaller_picture_are_where_its_boxes_are(void **state) {
+    (void)state;
+    app_pictures *p = app_pictures_open(&(app_pictures_wish){.crop_dir = top});
+    assert_non_null(p);
+    pali_object o = {.box = {8, 0, 16, 4}};
+    app_masks none = {0};
+    app_marks marks = {0};
+    pali_error err = {0};
+    assert_ok(app_marks_set(&marks, &none, &o, 1, &err), err);
+    uint8_t rgb[8 * 8 * 3] = {0};
+    memset(rgb + 3 * 4, 200, 3 * 4); /* the right half of the first row */
+    pali_image image = {8, 8, rgb, 16, 16}, crop;
+    pali_mask placed[1] = {{0}};
+    app_left left;
+    assert_ok(app_pictures_write(p, "x", &image, &marks, placed, &left, &err), err);
+    assert_ok(pali_image_open(left.crops[0], &crop, &err), err);
+    assert_int_equal(crop.width, 4);
+    assert_int_equal(crop.height, 2);
+    assert_int_equal(crop.rgb[0], 200);
+    assert_int_equal(crop.rgb[3 * 4], 0);
+    ui_object *drawn = app_marks_draw(&marks, &image, 0);
+    assert_non_null(drawn);
+    assert_true(drawn[0].box[0] == 4 && drawn[0].box[2] == 8 && drawn[0].box[3] == 2);
+    free(drawn);
+    unlink(left.crops[0]);
+    pali_image_close(&crop);
+    app_left_close(&left);
+    app_marks_close(&marks);
+    app_pictures_close(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(pictures_stems_are_plain_and_differ, setup, teardown),
         cmocka_unit_test_setup_teardown(pictures_of_hostile_labels_stay_in_their_folder, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(pictures_of_a_smaller_picture_are_where_its_boxes_are,
+                                        setup, teardown),
     };
     return cmocka_run_group_tests_name("pictures", tests, NULL, NULL);
 }

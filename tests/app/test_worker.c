@@ -70,7 +70,7 @@ static int load(worker *w, const char *dir) {
 }
 
 static shared_image *picture(void) {
-    pali_image im = {20, 10, malloc(600)};
+    pali_image im = {.width = 20, .height = 10, .rgb = malloc(600)};
     assert_non_null(im.rgb);
     for (int i = 0; i < 600; i++)
         im.rgb[i] = (uint8_t)(i * 7);

@@ -46,7 +46,7 @@ int main(int argc, char **argv) {
         if (pali_mask_place(bytes, (float[]){500, 500, 2500, 2000}, 4000, 3000, &m, &err))
             return 1;
         double t2 = now();
-        free(pali_rle(&m, 4000, 3000, &area));
+        free(pali_rle(&m, 4000, 3000, 1, &area));
         decode[i] = t1 - t0;
         place[i] = t2 - t1;
         pack[i] = now() - t2;

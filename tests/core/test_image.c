@@ -2,7 +2,7 @@
  *
  * tests/data/image/ is made by tests/reference/image.py: some 170 small files in every
  * form that pali reads, and in decode.golden what Pillow 11.3 makes of each
- * (profile and EXIF applied, converted to RGB). Everything but JPEG, HEIC and AVIF must
+ * (profile and EXIF applied, converted to RGB). Everything but HEIC and AVIF must
  * equal it byte for byte. */
 #include "core/image.h"
 #include "core/image_formats.h"
@@ -23,21 +23,14 @@
 
 /* --- pixels ------------------------------------------------------------------------ */
 
-/* JPEG decoders round differently, and so do converters from YCbCr. Seen: mean 0.18 and at most 3, of 255. What a bug gives:
- * chroma not interpolated 4.9 and 38, channels swapped 56, not turned upright 92, inks
- * not inverted 133 (means of these very files). Two cases are further away for known reasons. */
+/* Converters from YCbCr round differently. Seen: mean 0.18 and at most 3, of 255. What a bug gives:
+ * chroma not interpolated 4.9, channels swapped 56, not turned upright 92 (means of these files).
+ * Profiles are applied by two versions of Little CMS. */
 static const struct {
     const char *name;
     int most;
     double mean;
 } lossy_bounds[] = {
-    /* stb_image weighs the last pair of a 4:2:2 row the wrong way round: seen 14 and 0.25. */
-    {"422.jpg", 15, 0.35},
-    /* libjpeg does not interpolate chroma in pictures under 5 pixels wide: seen 9 and 4.3. */
-    {"size_1x17.jpg", 10, 5.0},
-    /* A profile's curve makes steps in the dark larger: seen 7 and 0.02; not applied 30. */
-    {"p3.jpg", 8, 0.25},
-    {"p3_exif6.jpg", 8, 0.25},
     /* libheif repeats chroma samples where libavif interpolates: seen 106 and 4.1. */
     {"420.avif", 110, 4.5},
     {"", 4, 0.25},
@@ -53,7 +46,7 @@ static int compare(const char *name, const pali_image *got, const uint8_t *want)
         most = d > most ? d : most;
         first = d && first == n ? i : first;
     }
-    if (strstr(name, ".jpg") || strstr(name, ".avif") || strstr(name, ".heic"))
+    if (strstr(name, ".avif") || strstr(name, ".heic"))
         for (size_t i = 0; !bound; i++)
             if (!*lossy_bounds[i].name || !strcmp(lossy_bounds[i].name, name)) {
                 bound = lossy_bounds[i].most;
@@ -126,7 +119,7 @@ static blob load(const char *name) {
 /* Decoding must fail with that code and that sentence, and leave nothing behind. */
 static void expect(const void *bytes, size_t n, int code, const char *what) {
     pali_error err = {0};
-    pali_image image = {1, 1, NULL};
+    pali_image image = {.width = 1, .height = 1};
     /* A copy of exactly n bytes, so that the sanitizer sees a read behind the end. */
     uint8_t *copy = malloc(n ? n : 1);
     assert_non_null(copy);
@@ -258,9 +251,10 @@ static void png_says_what_is_wrong(void **state) {
     put32(header + 8, 70000);
     seal(header);
     expect(b.p, b.n, PALI_ELIMIT, "x: 70000 x 16000 pixels; pali takes at most 65535 a side");
-    put32(header + 8, 20000);
+    put32(header + 8, 65535);
+    put32(header + 12, 17000);
     seal(header);
-    expect(b.p, b.n, PALI_ELIMIT, "x: 20000 x 16000 pixels; pali takes at most 268 million");
+    expect(b.p, b.n, PALI_ELIMIT, "x: 65535 x 17000 pixels; pali takes at most 1073 million");
     put32(header + 8, 11);
     put32(header + 12, 9);
     seal(header);
@@ -352,38 +346,33 @@ static void jpeg_says_what_is_wrong(void **state) {
     memset(frame + 5, 0, 2);
     expect(b.p, b.n, PALI_EFORMAT, "x: the JPEG has no pixels (43 x 0)");
     memset(frame + 5, 0xff, 4);
-    expect(b.p, b.n, PALI_ELIMIT, "x: 65535 x 65535 pixels; pali takes at most 268 million");
+    expect(b.p, b.n, PALI_ELIMIT, "x: 65535 x 65535 pixels; pali takes at most 1073 million");
     memcpy(frame + 5, size, 4);
     frame[3] = 0;
     frame[2] = 0;
     expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: a segment has no length");
     frame[3] = 17;
 
+    static const char tables[] = "x: damaged JPEG: its tables are wrong or missing";
     uint8_t *codes = find(b, "\xff\xc4", 2), *steps = find(b, "\xff\xdb", 2);
     codes[5] = 250;
     codes[6] = 250;
-    expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: its tables are wrong");
+    expect(b.p, b.n, PALI_EFORMAT, tables);
     codes[5] = 0;
     codes[6] = 1;
-    codes[1] = 0xfe; /* a comment */
-    expect(b.p, b.n, PALI_EFORMAT,
-           "x: damaged JPEG: a scan uses tables or components that are not there");
-    codes[1] = 0xc4;
     steps[1] = 0xfe;
-    expect(b.p, b.n, PALI_EFORMAT,
-           "x: damaged JPEG: a scan uses tables or components that are not there");
+    expect(b.p, b.n, PALI_EFORMAT, tables);
     steps[1] = 0xdb;
     steps[4] = 9;
-    expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: its tables are wrong");
+    expect(b.p, b.n, PALI_EFORMAT, tables);
     steps[4] = 0;
     scan[5] = 99; /* a component that is not in the frame */
-    expect(b.p, b.n, PALI_EFORMAT,
-           "x: damaged JPEG: a scan uses tables or components that are not there");
+    expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: its components do not fit together");
     scan[5] = 1;
 
     for (int i = 14; i < 40; i++) /* nothing but ones: no table has that code */
         scan[i] = i % 2 ? 0 : 0xff;
-    expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: bad huffman code");
+    expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: its compressed data is broken");
     scan[1] = 0xfe; /* a comment; the end marker then comes first */
     expect(b.p, b.n, PALI_EFORMAT, "x: damaged JPEG: no picture data in it");
     free(b.p);

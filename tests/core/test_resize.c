@@ -19,7 +19,7 @@ static uint32_t crc32_of(const uint8_t *p, size_t n) {
 /* Kind 0: noise; 1: black and white noise (drives sums beyond both ends of a byte);
  * 2: slopes that wrap. source() of image.py. */
 static pali_image make_source(int w, int h, int kind) {
-    pali_image image = {w, h, malloc((size_t)w * (size_t)h * 3)};
+    pali_image image = {.width = w, .height = h, .rgb = malloc((size_t)w * (size_t)h * 3)};
     assert_non_null(image.rgb);
     uint32_t s = (uint32_t)w * 65537u + (uint32_t)h * 257u + (uint32_t)kind;
     for (size_t i = 0; i < (size_t)w * (size_t)h * 3; i++) {
@@ -113,7 +113,7 @@ static void normalize_equals_transformers(void **state) {
         rgb[3 * i + 1] = (uint8_t)(255 - i);
         rgb[3 * i + 2] = (uint8_t)(i ^ 1);
     }
-    pali_image image = {32, 8, rgb};
+    pali_image image = {.width = 32, .height = 8, .rgb = rgb};
     pali_image_normalize(&image, chw);
     for (int i = 0; i < 256; i++) {
         assert_memory_equal(&chw[i], &golden[i], sizeof(float));

@@ -37,7 +37,7 @@ static int teardown(void **state) {
 
 /* A picture of one colour pattern a kind. */
 static pali_image picture(int kind, int width) {
-    pali_image p = {width, 20, malloc((size_t)width * 20 * 3)};
+    pali_image p = {.width = width, .height = 20, .rgb = malloc((size_t)width * 20 * 3)};
     assert_non_null(p.rgb);
     for (int i = 0; i < width * 20 * 3; i++)
         p.rgb[i] = (uint8_t)(i * (kind + 1) + i / 7 * kind);
