@@ -6,6 +6,7 @@
  * over, sizes are limited.                                                                 */
 #include "app/chatfile.h"
 
+#include "core/file.h"
 #include "ui/text.h"
 
 #include <dirent.h>
@@ -30,43 +31,21 @@ struct chatfile {
     bool cut;            /* the last line has no end */
 };
 
-static int make_dir(const char *dir, pali_error *err) {
-    if (mkdir(dir, 0700) && errno != EEXIST)
-        return pali_fail(err, PALI_EIO, "use --no-save to chat without a file",
-                         "%s: cannot be made: %s", dir, strerror(errno));
-    return 0;
-}
-
 int chatfile_state_dir(const char *xdg_state, const char *home, char *dir, size_t size,
                        pali_error *err) {
-    char path[PATH_MAX];
-    int n = xdg_state && *xdg_state == '/' ? snprintf(path, sizeof path, "%s", xdg_state)
-            : home && *home                ? snprintf(path, sizeof path, "%s/.local/state", home)
-                                           : -1;
-    if (n < 0 || (size_t)n + 16 > size || (size_t)n + 16 > sizeof path)
+    char chats[PATH_MAX];
+    bool xdg = xdg_state && *xdg_state == '/';
+    int n = xdg             ? snprintf(dir, size, "%s/pali", xdg_state)
+            : home && *home ? snprintf(dir, size, "%s/.local/state/pali", home)
+                            : -1;
+    if (n < 0 || (size_t)n >= size || (size_t)n + 8 > sizeof chats)
         return pali_fail(err, PALI_EIO, "set HOME or use --no-save",
                          "there is no folder to keep chats in");
-    /* XDG folders may not be there yet, parents included. */
-    for (char *c = path + 1;; c++) {
-        if (*c && *c != '/')
-            continue;
-        char end = *c;
-        *c = 0;
-        int rc = make_dir(path, err);
-        *c = end;
-        if (rc)
-            return rc;
-        if (!end)
-            break;
-    }
-    snprintf(dir, size, "%s/pali", path);
-    int rc = make_dir(dir, err);
-    if (rc)
-        return rc;
-    snprintf(dir, size, "%s/pali/chats", path);
-    rc = make_dir(dir, err);
-    snprintf(dir, size, "%s/pali", path);
-    return rc;
+    snprintf(chats, sizeof chats, "%s/chats", dir);
+    return pali_file_make_folders(chats)
+               ? 0
+               : pali_fail(err, PALI_EIO, "use --no-save to chat without a file",
+                           "%s: cannot be made: %s", pali_file_brief(chats), strerror(errno));
 }
 
 /* --- writing ----------------------------------------------------------------------------- */

@@ -31,7 +31,8 @@ int app_interactive_run(const app_options *o, pali_error *err) {
                    .context = o->context,
                    .math = o->math,
                    .quant = o->quant,
-                   .head8 = o->head8},
+                   .head8 = o->head8,
+                   .image_folder = o->image_folder},
         .image = o->nimages  ? o->images[0]
                  : o->resume ? NULL
                              : demo.picture,

@@ -43,6 +43,7 @@ enum {
     OPT_OVERLAY,
     OPT_MASK_DIR,
     OPT_CROP_DIR,
+    OPT_CACHE_IMAGES,
 };
 
 /* Beside the groups of an option: the config file may set it, by its long name. */
@@ -103,6 +104,11 @@ static const struct {
      "ask about N pictures of each animated GIF or video (videos\n"
      "need ffmpeg), with -p",
      APP_TAKES_ASKING},
+    {OPT_CACHE_IMAGES, "cache-images", NULL,
+     "keep what the encoder makes of each picture, so that the\n"
+     "same picture is not encoded again by the next pali: up to\n"
+     "1 GB in ~/.cache/pali/embeddings, for you alone to read (no)",
+     APP_TAKES_ANSWER | APP_TAKES_RANK | IN_FILE},
     {'n', "max-tokens", "N", "longest answer, in tokens (256)", APP_TAKES_ANSWER | IN_FILE},
 
     {0, "Ranking", NULL, NULL, 0},
@@ -429,6 +435,9 @@ static int take(app_options *o, int option, const char *word, pali_error *err) {
     case OPT_FRAMES:
         return parse_int("--frames", optarg, 1, APP_FRAMES_MAX, "a number from 1 to 64", &o->frames,
                          err);
+    case OPT_CACHE_IMAGES:
+        o->cache_images = true;
+        return 0;
     case OPT_LOGPROBS:
         o->logprobs = true;
         return 0;
@@ -678,6 +687,20 @@ static app_from came_from(const app_options *o, int code) {
     return APP_FROM_DEFAULT;
 }
 
+static int find_image_folder(app_options *o, pali_error *err) {
+    const char *xdg = o->hub.xdg_cache, *home = o->hub.home;
+    bool in_xdg = xdg && *xdg == '/'; /* as its specification says */
+    if (!in_xdg && (!home || *home != '/'))
+        return pali_fail(err, PALI_EARG, "set HOME or XDG_CACHE_HOME",
+                         "there is no folder for --cache-images");
+    if (asprintf(&o->image_folder, "%s%s/pali/embeddings", in_xdg ? xdg : home,
+                 in_xdg ? "" : "/.cache") < 0) {
+        o->image_folder = NULL;
+        return pali_fail_nomem(err, "reading the options");
+    }
+    return 0;
+}
+
 /* What the options mean together. */
 static int settle(app_options *o, pali_error *err) {
     if (settle_words(o, err))
@@ -726,7 +749,7 @@ static int settle(app_options *o, pali_error *err) {
         .xdg_cache = getenv("XDG_CACHE_HOME"),
         .home = getenv("HOME"),
     };
-    return 0;
+    return o->cache_images ? find_image_folder(o, err) : 0;
 }
 
 /* The table in getopt's terms. The leading '-' hands out words in the order written, so
@@ -814,7 +837,9 @@ void app_options_close(app_options *o) {
     free(o->words);
     free(o->texts);
     free(o->effective);
+    free(o->image_folder);
     app_settings_close(&o->settings);
     o->prompts = o->words = o->texts = NULL;
     o->effective = NULL;
+    o->image_folder = NULL;
 }

@@ -83,6 +83,9 @@ typedef struct app_options {
     const char *revision; /* of a model on the hub; NULL: none */
     bool yes;             /* no questions back */
 
+    bool cache_images;  /* embeddings are kept on disk, */
+    char *image_folder; /* in this folder, then; owned */
+
     int frames; /* pictures of each animation or video; 0: the first of one */
 
     bool json, verbose, logprobs;

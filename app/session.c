@@ -59,6 +59,11 @@ int app_session_begin(app_session *out, const app_options *o, pali_error *err) {
     return o->demo ? app_demo_open(&out->demo, err) : 0;
 }
 
+static void remark(void *user, const char *line) {
+    (void)user;
+    app_err_note("%s", line);
+}
+
 int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
     const app_options *o = s->options;
     double start = app_clock();
@@ -72,6 +77,8 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
         .math = o->math,
         .quant = o->quant,
         .head8 = o->head8,
+        .image_folder = o->image_folder,
+        .remark = o->verbose ? remark : NULL,
     };
     if (o->demo)
         snprintf(s->model_dir, sizeof s->model_dir, "%s", s->demo.dir);

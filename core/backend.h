@@ -68,6 +68,10 @@ typedef struct {
     size_t workspace; /* activations and scratch, allocated once */
 } pali_memory;
 
+enum {
+    PALI_ARITHMETIC = 320
+};
+
 /* An answer that a backend samples itself. */
 typedef struct {
     int32_t first; /* token picked already, where logits are old, and not handed out; or -1 */
@@ -100,6 +104,11 @@ typedef struct pali_backend {
     /* Copies all rows to out [P][text.D] as float32. */
     int (*embeds_read)(pali_model *m, const pali_embeds *e, float *out, pali_error *err);
     void (*embeds_free)(pali_model *m, pali_embeds *e);
+    /* Both NULL, or: embeddings of rows [P][text.D] that embeds_read gave, perhaps to another
+     * process, the same to the bit; and one line that names all that the bits of embeddings
+     * depend on beside weights, pixels and this code: kernels, device, arithmetic. */
+    int (*embeds_write)(pali_model *m, const float *rows, pali_embeds **out, pali_error *err);
+    void (*arithmetic)(const pali_model *m, char line[PALI_ARITHMETIC]);
 
     /* Starts a new timeline: [embeds 0][embeds 1]..[ids], all attending to all. Afterwards
      * logits holds the last position's. T = nembeds * P + n must be <= positions.

@@ -144,6 +144,14 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
         rc = open_model(e, &bo, run, err);
     if (rc)
         goto fail;
+    e->remark = o->remark;
+    e->user = o->user;
+    pali_error why = {0};
+    if (o->image_folder &&
+        pali_keep_open(o->image_folder, PALI_KEEP_BYTES, e->weights, e->backend, e->model, &e->keep,
+                       &why) &&
+        !*e->note)
+        snprintf(e->note, sizeof e->note, "pictures are not kept: %.170s", why.what);
     *out = e;
     return 0;
 fail:
@@ -157,6 +165,7 @@ void pali_engine_close(pali_engine *e) {
     pali_reuse_close(e);
     if (e->model)
         e->backend->close(e->model);
+    pali_keep_close(e->keep);
     pali_tokenizer_close(e->tokenizer);
     pali_weights_close(e->weights);
     free(e);

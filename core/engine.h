@@ -3,6 +3,7 @@
 #ifndef PALI_ENGINE_H
 #define PALI_ENGINE_H
 
+#include "core/keep.h"
 #include "core/pali.h"
 #include "core/reuse.h"
 #include "core/tokenizer.h"
@@ -15,10 +16,13 @@ struct pali_engine {
     pali_model *model;   /* owned; one timeline for all dialogs */
     pali_error fallback; /* why not the graphics card, when "auto" took the CPU */
     pali_quant quant;    /* what the matrices became */
-    char note[200];      /* on memory and precision; "" for none */
+    char note[200];      /* on memory and precision, or else on keep; "" for none */
     int context;         /* positions of the timeline */
     int32_t vocab;       /* ids below are sampled: min(tokenizer, embedding rows) */
     pali_reuse reuse;
+    pali_keep *keep; /* NULL: embeddings are not kept on disk */
+    void (*remark)(void *user, const char *line);
+    void *user;
 };
 
 struct pali_dialog {

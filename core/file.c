@@ -121,6 +121,38 @@ bool pali_file_is_folder(const char *path) {
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+bool pali_file_look(const char *path, pali_file_stamp *out) {
+    struct stat st;
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
+        return false;
+    *out = (pali_file_stamp){
+        .inode = (uint64_t)st.st_ino,
+        .size = (uint64_t)st.st_size,
+        .modified = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec,
+        .changed = (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec,
+    };
+    return true;
+}
+
+bool pali_file_make_folders(const char *path) {
+    char *copy = strdup(path);
+    bool good = copy != NULL;
+    for (char *c = copy; good; c++) {
+        if (*c && (*c != '/' || c == copy))
+            continue;
+        char end = *c;
+        *c = '\0';
+        good = mkdir(copy, 0700) == 0 || errno == EEXIST;
+        *c = end;
+        if (!end)
+            break;
+    }
+    int why = errno;
+    free(copy);
+    errno = why;
+    return good;
+}
+
 bool pali_file_has_ending(const char *path, const char *tail) {
     size_t n = strlen(path), t = strlen(tail);
     return n > t && strcmp(path + n - t, tail) == 0;

@@ -34,6 +34,18 @@ bool pali_file_is_folder(const char *path);
 /* Whether there is something before tail. */
 bool pali_file_has_ending(const char *path, const char *tail);
 
+/* What tells one state of a file from another: any change of it changes one of these. */
+typedef struct {
+    uint64_t inode, size;
+    int64_t modified, changed; /* nanoseconds */
+} pali_file_stamp;
+/* false when there is no regular file at path. */
+bool pali_file_look(const char *path, pali_file_stamp *out);
+
+/* Makes the folder path and those above it that are missing, for their owner only. false: errno
+ * says why. */
+bool pali_file_make_folders(const char *path);
+
 /* path, or only its end when it is long: what fits in a pali_error. Borrowed. */
 const char *pali_file_brief(const char *path);
 

@@ -31,6 +31,11 @@ typedef struct {
     int context; /* positions of the key/value cache; 0 = images + 1024, at most the model's */
     int images;  /* to make room for when context is 0; 0 = 1 */
     bool head8;  /* pali_backend_options */
+    const char *image_folder; /* embeddings of pictures are kept in it (keep.h); NULL: nowhere */
+    /* May be NULL: gets a line for a person who wants to know more, such as what became of a
+     * picture's embeddings in that folder. Borrowed for the call. */
+    void (*remark)(void *user, const char *line);
+    void *user;
 } pali_engine_options;
 
 typedef struct {
@@ -45,7 +50,8 @@ typedef struct {
     const char *fallback;  /* "auto" took the CPU: why no graphics card; else NULL. Borrowed */
     bool card;             /* and there is one, so that the user should know */
     const char *advice;    /* what to do about it, or "". Borrowed */
-    const char *note;      /* a sentence on memory and precision the user should see, or NULL */
+    const char *note;      /* a sentence on memory, precision or the kept pictures that the
+                           * user should see, or NULL */
 } pali_engine_info;
 
 /* The context of an engine that was asked for none: images + 1024, at most the model's. */

@@ -3,6 +3,7 @@
 
 #include "core/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,21 +89,66 @@ void pali_reuse_release(pali_engine *e, pali_seen *s) {
     }
 }
 
-int pali_reuse_encode(pali_engine *e, pali_seen *s, const pali_run *run, pali_error *err) {
-    if (s->embeds)
-        return 0;
-    float *pixels = malloc((size_t)s->square.width * (size_t)s->square.height * 3 * sizeof *pixels);
-    if (!pixels)
-        return pali_fail_nomem(err, "preparing the image");
-    pali_image_normalize(&s->square, pixels);
+static void remark(const pali_engine *e, const char *what, const pali_error *why) {
+    char line[400];
+    snprintf(line, sizeof line, "%s%s%s", what, why ? ": " : "", why ? why->what : "");
+    if (e->remark)
+        e->remark(e->user, line);
+}
+
+/* One of the two that is not NULL becomes embeddings. */
+static int make(pali_engine *e, const float *pixels, const float *rows, const pali_run *run,
+                pali_embeds **out, pali_error *err) {
     pali_error full = {0};
     int rc;
     do { /* a graphics card that is full may have room for this picture instead of an older one */
         full = (pali_error){0};
-        rc = e->backend->encode_image(e->model, pixels, run, &s->embeds, &full);
+        rc = pixels ? e->backend->encode_image(e->model, pixels, run, out, &full)
+                    : e->backend->embeds_write(e->model, rows, out, &full);
     } while (rc == PALI_ENOMEM && drop_oldest(e));
-    free(pixels);
     return rc ? pali_fail(err, full.code, full.hint, "%s", full.what) : 0;
+}
+
+/* Whatever goes wrong on the way to or from the disk, the picture can be encoded. */
+static void take_kept(pali_engine *e, pali_seen *s, float *rows) {
+    pali_error why = {0};
+    int rc = pali_keep_find(e->keep, &s->square, rows, &why);
+    if (rc < 0)
+        remark(e, "picture  kept embeddings are of no use", &why);
+    else if (rc && !make(e, NULL, rows, NULL, &s->embeds, NULL))
+        remark(e, "picture  its embeddings were kept: not encoded again", NULL);
+}
+
+static void put_kept(pali_engine *e, pali_seen *s, float *rows) {
+    pali_error why = {0};
+    if (e->backend->embeds_read(e->model, s->embeds, rows, &why) ||
+        pali_keep_put(e->keep, &s->square, rows, &why))
+        remark(e, "picture  its embeddings were not kept", &why);
+    else
+        remark(e, "picture  its embeddings are kept for the next time", NULL);
+}
+
+int pali_reuse_encode(pali_engine *e, pali_seen *s, const pali_run *run, pali_error *err) {
+    if (s->embeds)
+        return 0;
+    const pali_config *c = &e->weights->config;
+    size_t side = (size_t)s->square.width, P = (size_t)c->vision.P, D = (size_t)c->text.D;
+    float *rows = e->keep ? malloc(P * D * sizeof *rows) : NULL;
+    if (rows)
+        take_kept(e, s, rows);
+    int rc = 0;
+    if (!s->embeds) {
+        float *pixels = malloc(side * side * 3 * sizeof *pixels);
+        if (pixels)
+            pali_image_normalize(&s->square, pixels);
+        rc = pixels ? make(e, pixels, NULL, run, &s->embeds, err)
+                    : pali_fail_nomem(err, "preparing the image");
+        free(pixels);
+        if (rows && !rc)
+            put_kept(e, s, rows);
+    }
+    free(rows);
+    return rc;
 }
 
 /* --- the prefix ------------------------------------------------------------------------- */

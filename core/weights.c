@@ -37,6 +37,7 @@ static const char redo[] = "download the model again; a file may be missing or d
 
 struct pali_shard {
     char *name; /* file name within the model's folder */
+    pali_file_stamp stamp;
     pali_safetensors *file;
     pali_jax *jax; /* in place of file: the one shard of such a model */
 };
@@ -169,7 +170,10 @@ static int find_npz(loader *l, const char *dir, char **path) {
 
 static int open_jax(loader *l, const char *path) {
     int rc = add_shard(l, path);
-    return rc ? rc : pali_jax_open(path, &l->w->shards[0].jax, l->err);
+    if (rc)
+        return rc;
+    pali_file_look(path, &l->w->shards[0].stamp);
+    return pali_jax_open(path, &l->w->shards[0].jax, l->err);
 }
 
 static int open_shards(loader *l, const char *dir) {
@@ -192,7 +196,7 @@ static int open_shards(loader *l, const char *dir) {
         char *path = pali_file_join(dir, w->shards[i].name);
         if (!path)
             return pali_fail_nomem(l->err, "opening a model");
-        if (!pali_file_exists(path) && !pali_file_is_folder(path))
+        if (!pali_file_look(path, &w->shards[i].stamp) && !pali_file_is_folder(path))
             rc = pali_fail(l->err, PALI_EIO,
                            "download the model again; the download is not complete",
                            "%s: the weights file %.100s is not there", l->dir, w->shards[i].name);
@@ -808,6 +812,10 @@ int pali_weights_prepare(pali_weights *w, int threads, const pali_run *run, pali
 
 uint64_t pali_weights_converted(const pali_weights *w) {
     return w->nshards && w->shards[0].jax ? pali_jax_converted_bytes(w->shards[0].jax) : 0;
+}
+
+const pali_file_stamp *pali_weights_stamp(const pali_weights *w, size_t i) {
+    return i < w->nshards ? &w->shards[i].stamp : NULL;
 }
 
 const char *pali_weights_config_json(const pali_weights *w) {

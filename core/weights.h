@@ -9,6 +9,7 @@
 #define PALI_WEIGHTS_H
 
 #include "core/config.h"
+#include "core/file.h"
 #include "core/safetensors.h"
 
 #include <stdint.h>
@@ -91,6 +92,9 @@ int pali_weights_prepare(pali_weights *w, int threads, const struct pali_run *ru
 uint64_t pali_weights_converted(const pali_weights *w);
 /* The config.json of an .npz, which has none; NULL for other models. Borrowed. */
 const char *pali_weights_config_json(const pali_weights *w);
+/* The i-th file of weights as it was just before it was opened; NULL after the last, and a random
+ * model has none. Borrowed. */
+const pali_file_stamp *pali_weights_stamp(const pali_weights *w, size_t i);
 void pali_weights_close(pali_weights *w);
 
 /* A model of shape c, complete, with meaningless bfloat16 weights in memory (weights_random.c).

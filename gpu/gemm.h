@@ -48,6 +48,9 @@ size_t gemm_workspace(void);
 /* Can products be computed here at all? Loads the library; PALI_EUNSUPPORTED says why not. */
 int gemm_available(pali_error *err);
 
+/* Its version; 0 before it is loaded. */
+size_t gemm_version(void);
+
 /* workspace (device, gemm_workspace() bytes, 256-byte aligned) is borrowed. */
 int gemm_open(gemm_context **out, void *workspace, pali_error *err);
 void gemm_close(gemm_context *g);

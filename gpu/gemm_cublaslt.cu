@@ -31,6 +31,7 @@ enum {
 #define FUNCTIONS(F)                                                                               \
     F(cublasLtCreate)                                                                              \
     F(cublasLtDestroy)                                                                             \
+    F(cublasLtGetVersion)                                                                          \
     F(cublasLtMatmul)                                                                              \
     F(cublasLtMatmulAlgoGetHeuristic)                                                              \
     F(cublasLtMatmulDescCreate)                                                                    \
@@ -73,6 +74,10 @@ int gemm_available(pali_error *err) {
     FUNCTIONS(LOOK_UP)
     lt.handle = handle;
     return 0;
+}
+
+size_t gemm_version(void) {
+    return lt.handle ? lt.cublasLtGetVersion() : 0;
 }
 
 /* --- a context ------------------------------------------------------------------------- */

@@ -384,6 +384,36 @@ static int cuda_open(const pali_weights *w, const pali_backend_options *o, const
     return 0;
 }
 
+static size_t embeds_bytes(const pali_model *m) {
+    return (size_t)m->w->config.vision.P * (size_t)ld8(m->w->config.text.D) * sizeof(float);
+}
+
+/* One that is free, or a new one. */
+static int take_embeds(pali_model *m, pali_embeds **out, pali_error *why) {
+    pali_embeds *e = m->free_embeds;
+    *out = e;
+    if (e) {
+        m->free_embeds = e->next;
+        return 0;
+    }
+    e = (pali_embeds *)calloc(1, sizeof *e);
+    if (!e)
+        return pali_fail_nomem(why, "encoding the image");
+    int rc = check_cuda(cudaMalloc((void **)&e->rows, embeds_bytes(m)), "encoding the image", why);
+    if (rc)
+        free(e);
+    else
+        *out = e;
+    return rc;
+}
+
+static void cuda_embeds_free(pali_model *m, pali_embeds *e) {
+    if (!e)
+        return;
+    e->next = m->free_embeds;
+    m->free_embeds = e;
+}
+
 static int cuda_encode_image(pali_model *m, const float *pixels, const pali_run *run,
                              pali_embeds **out, pali_error *err) {
     *out = NULL;
@@ -391,29 +421,16 @@ static int cuda_encode_image(pali_model *m, const float *pixels, const pali_run 
     if (rc)
         return rc;
     pali_error why = {};
-    pali_embeds *e = m->free_embeds;
-    if (e) {
-        m->free_embeds = e->next;
-    } else {
-        size_t bytes =
-            (size_t)m->w->config.vision.P * (size_t)ld8(m->w->config.text.D) * sizeof(float);
-        e = (pali_embeds *)calloc(1, sizeof *e);
-        if (!e)
-            return pali_fail_nomem(err, "encoding the image");
-        rc = check_cuda(cudaMalloc((void **)&e->rows, bytes), "encoding the image", &why);
-        if (rc) {
-            free(e);
-            return leave(m, rc, &why, err);
-        }
-    }
-    rc = leave(m, vision_encode(m, pixels, e->rows, &why), &why, err);
-    if (rc) {
-        e->next = m->free_embeds;
-        m->free_embeds = e;
-        return rc;
-    }
-    *out = e;
-    return 0;
+    pali_embeds *e = NULL;
+    rc = take_embeds(m, &e, &why);
+    if (!rc)
+        rc = vision_encode(m, pixels, e->rows, &why);
+    rc = leave(m, rc, &why, err);
+    if (rc)
+        cuda_embeds_free(m, e);
+    else
+        *out = e;
+    return rc;
 }
 
 static int cuda_embeds_read(pali_model *m, const pali_embeds *e, float *out, pali_error *err) {
@@ -429,11 +446,40 @@ static int cuda_embeds_read(pali_model *m, const pali_embeds *e, float *out, pal
     return leave(m, rc, &why, err);
 }
 
-static void cuda_embeds_free(pali_model *m, pali_embeds *e) {
-    if (!e)
-        return;
-    e->next = m->free_embeds;
-    m->free_embeds = e;
+static int cuda_embeds_write(pali_model *m, const float *rows, pali_embeds **out, pali_error *err) {
+    static const char what[] = "placing an image";
+    *out = NULL;
+    int rc = enter(m, NULL, err);
+    if (rc)
+        return rc;
+    pali_error why = {};
+    pali_embeds *e = NULL;
+    size_t n = (size_t)m->w->config.text.D * sizeof(float);
+    if (!(rc = take_embeds(m, &e, &why)) && /* padding behind rows is read */
+        !(rc = check_cuda(cudaMemsetAsync(e->rows, 0, embeds_bytes(m), m->stream), what, &why)))
+        rc = check_cuda(cudaMemcpy2DAsync(e->rows, (size_t)ld8(m->w->config.text.D) * sizeof(float),
+                                          rows, n, n, (size_t)m->w->config.vision.P,
+                                          cudaMemcpyHostToDevice, m->stream),
+                        what, &why);
+    rc = leave(m, rc, &why, err);
+    if (rc)
+        cuda_embeds_free(m, e);
+    else
+        *out = e;
+    return rc;
+}
+
+/* The library chooses its algorithms by the card, its version and the shapes, of which the tiles
+ * of scores are one. */
+static void cuda_arithmetic(const pali_model *m, char line[PALI_ARITHMETIC]) {
+    cudaDeviceProp p = {};
+    int driver = 0;
+    cudaGetDeviceProperties(&p, m->device);
+    cudaDriverGetVersion(&driver);
+    snprintf(line, PALI_ARITHMETIC,
+             "%.99s %d.%d, %d processors, driver %d, cuBLAS %zu, type %d, %zu scores", p.name,
+             p.major, p.minor, p.multiProcessorCount, driver, gemm_version(), (int)m->half,
+             m->score_floats);
 }
 
 static int cuda_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
@@ -468,9 +514,9 @@ static int cuda_generate(pali_model *m, const pali_generation *g, const pali_run
 }
 
 static const pali_backend table = {
-    "cuda",           cuda_memory,      cuda_open,     cuda_close,  cuda_encode_image,
-    cuda_embeds_read, cuda_embeds_free, cuda_prefill,  cuda_decode, cuda_logits,
-    cuda_extend,      decoder_rewind,   cuda_generate,
+    "cuda",           cuda_memory,      cuda_open,         cuda_close,      cuda_encode_image,
+    cuda_embeds_read, cuda_embeds_free, cuda_embeds_write, cuda_arithmetic, cuda_prefill,
+    cuda_decode,      cuda_logits,      cuda_extend,       decoder_rewind,  cuda_generate,
 };
 
 static int probe(const pali_backend **out, pali_error *err) {

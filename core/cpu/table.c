@@ -3,6 +3,7 @@
 
 #include "core/size.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -281,17 +282,26 @@ int pali_stopped(pali_error *err) {
     return pali_fail(err, PALI_ECANCEL, NULL, "stopped");
 }
 
-static int cpu_encode_image(pali_model *m, const float *pixels, const pali_run *run,
-                            pali_embeds **out, pali_error *err) {
-    *out = NULL;
+/* Without numbers in them yet. */
+static int new_embeds(const pali_model *m, pali_embeds **out, pali_error *err) {
     size_t rows = (size_t)m->w->config.vision.P, n;
     pali_embeds *e = NULL;
     if (pali_size_mul(rows, (size_t)m->w->config.text.D, &n) &&
         pali_size_mul(n, sizeof(float), &n) && pali_size_add(n, sizeof *e, &n))
         e = malloc(n);
+    *out = e;
     if (!e)
         return pali_fail_nomem(err, "encoding the image");
     e->rows = (int)rows;
+    return 0;
+}
+
+static int cpu_encode_image(pali_model *m, const float *pixels, const pali_run *run,
+                            pali_embeds **out, pali_error *err) {
+    pali_embeds *e;
+    *out = NULL;
+    if (new_embeds(m, &e, err))
+        return PALI_ENOMEM;
     enter(m, run);
     int rc = leave(m, pali_vision_encode(m, pixels, e->data, err));
     if (rc != 0) {
@@ -311,6 +321,20 @@ static int cpu_embeds_read(pali_model *m, const pali_embeds *e, float *out, pali
 static void cpu_embeds_free(pali_model *m, pali_embeds *e) {
     (void)m;
     free(e);
+}
+
+static int cpu_embeds_write(pali_model *m, const float *rows, pali_embeds **out, pali_error *err) {
+    int rc = new_embeds(m, out, err);
+    if (!rc)
+        memcpy((*out)->data, rows,
+               (size_t)(*out)->rows * (size_t)m->w->config.text.D * sizeof *rows);
+    return rc;
+}
+
+/* Not the number of threads: it changes no bit. */
+static void cpu_arithmetic(const pali_model *m, char line[PALI_ARITHMETIC]) {
+    snprintf(line, PALI_ARITHMETIC, "%s kernels, %s products", m->k->name,
+             m->bf16_products ? "bfloat16" : "float32");
 }
 
 static int cpu_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
@@ -343,6 +367,8 @@ const pali_backend *pali_backend_cpu(void) {
         .encode_image = cpu_encode_image,
         .embeds_read = cpu_embeds_read,
         .embeds_free = cpu_embeds_free,
+        .embeds_write = cpu_embeds_write,
+        .arithmetic = cpu_arithmetic,
         .prefill = cpu_prefill,
         .decode = cpu_decode,
         .logits = cpu_logits,

@@ -101,12 +101,35 @@ static void options_verbs_are_well_formed(void **state) {
     free(all);
 }
 
+static void options_find_the_folder_of_pictures(void **state) {
+    (void)state;
+    setenv("HOME", "/home/me", 1);
+    unsetenv("XDG_CACHE_HOME");
+    assert_ok(PARSE("--demo"), err);
+    assert_null(o.image_folder);
+    assert_ok(PARSE("--demo", "--cache-images"), err);
+    assert_string_equal(o.image_folder, "/home/me/.cache/pali/embeddings");
+    setenv("XDG_CACHE_HOME", "relative", 1);
+    assert_ok(PARSE("rank", "--demo", "--cache-images", "a", "b.png"), err);
+    assert_string_equal(o.image_folder, "/home/me/.cache/pali/embeddings");
+    setenv("XDG_CACHE_HOME", "/c", 1);
+    assert_ok(PARSE("ocr", "--demo", "--cache-images", "b.png"), err);
+    assert_string_equal(o.image_folder, "/c/pali/embeddings");
+    unsetenv("XDG_CACHE_HOME");
+    unsetenv("HOME");
+    assert_ok(PARSE("--demo"), err);
+    assert_int_equal(PARSE("--demo", "--cache-images"), PALI_EARG);
+    assert_string_equal(err.what, "there is no folder for --cache-images");
+    assert_int_equal(PARSE("bench", "--cache-images"), PALI_EARG);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_take_the_first_word_for_a_verb),
         cmocka_unit_test(options_belong_to_verbs),
         cmocka_unit_test(options_help_of_a_verb_has_its_options_only),
         cmocka_unit_test(options_verbs_are_well_formed),
+        cmocka_unit_test(options_find_the_folder_of_pictures),
     };
     return cmocka_run_group_tests_name("options", tests, setup, teardown);
 }

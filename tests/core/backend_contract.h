@@ -53,4 +53,43 @@ static inline void backend_refuses_what_cannot_be(const pali_backend *be, pali_c
     drop(r);
 }
 
+/* Embeddings that went through the host are the same to the bit, and so are logits after them;
+ * what was in that memory before does not show. */
+static inline void backend_takes_embeddings_back(const pali_backend *be, pali_config config) {
+    random_model *r = make(config, PALI_BF16);
+    size_t n = (size_t)config.vision.P * (size_t)config.text.D, V = (size_t)config.text.V;
+    float *pixels = random_pixels(&r->w), *rows = malloc(n * sizeof *rows),
+          *again = malloc(n * sizeof *again), *logits = malloc(V * sizeof *logits);
+    assert_true(rows && again && logits);
+    char line[PALI_ARITHMETIC] = "";
+    int32_t ids[4];
+    random_ids(&r->w, 4, ids);
+    pali_backend_options o = {.threads = 2, .positions = config.vision.P + 4};
+    pali_error err = {0};
+    pali_model *m;
+    pali_embeds *e, *other;
+    assert_ok(be->open(&r->w, &o, NULL, &m, &err), err);
+    be->arithmetic(m, line);
+    assert_true(*line && strlen(line) < sizeof line - 1);
+    assert_ok(be->encode_image(m, pixels, NULL, &e, &err), err);
+    assert_ok(be->embeds_read(m, e, rows, &err), err);
+    const pali_embeds *one = e;
+    assert_ok(be->prefill(m, &one, 1, ids, 4, NULL, &err), err);
+    memcpy(logits, be->logits(m), V * sizeof *logits);
+    pixels[0] += 1;
+    assert_ok(be->encode_image(m, pixels, NULL, &other, &err), err);
+    be->embeds_free(m, e);
+    be->embeds_free(m, other);
+    assert_ok(be->embeds_write(m, rows, &e, &err), err);
+    assert_ok(be->embeds_read(m, e, again, &err), err);
+    assert_memory_equal(rows, again, n * sizeof *rows);
+    one = e;
+    assert_ok(be->prefill(m, &one, 1, ids, 4, NULL, &err), err);
+    assert_memory_equal(logits, be->logits(m), V * sizeof *logits);
+    be->embeds_free(m, e);
+    be->close(m);
+    free(pixels), free(rows), free(again), free(logits);
+    drop(r);
+}
+
 #endif

@@ -780,6 +780,12 @@ static void cpu_model_refuses_what_cannot_be(void **unused) {
     backend_refuses_what_cannot_be(be, gemma1);
 }
 
+static void cpu_model_takes_embeddings_back(void **unused) {
+    (void)unused;
+    backend_takes_embeddings_back(be, gemma1);
+    backend_takes_embeddings_back(be, gemma2);
+}
+
 /* The released 3B model at 448 pixels: what it takes, without its weights. */
 static void cpu_model_memory_is_told_and_bounded(void **unused) {
     (void)unused;
@@ -866,6 +872,7 @@ int main(void) {
         cmocka_unit_test(cpu_model_stops_and_goes_on),
         cmocka_unit_test(cpu_model_stops_from_another_thread),
         cmocka_unit_test(cpu_model_refuses_what_cannot_be),
+        cmocka_unit_test(cpu_model_takes_embeddings_back),
         cmocka_unit_test(cpu_model_memory_is_told_and_bounded),
         cmocka_unit_test(cpu_model_survives_nonsense_weights),
         cmocka_unit_test(cpu_model_backend_is_found_by_name),

@@ -796,6 +796,30 @@ static void cli_json_tells_that_it_was_stopped(void **state) {
     spawn_free(&s);
 }
 
+/* The second process finds what the first one kept, and answers the same. */
+static void cli_keeps_pictures_on_request(void **state) {
+    (void)state;
+    need_demo();
+    char cache[64];
+    struct stat st;
+    snprintf(cache, sizeof cache, "%s/.cache/pali/embeddings", folder);
+    spawned plain = RUN(NULL, "--demo", "-v", "-p", "caption en", "-p", "ocr");
+    assert_int_equal(stat(cache, &st), -1);
+    spawned first = RUN(NULL, "--demo", "-v", "--cache-images", "-p", "caption en", "-p", "ocr");
+    spawned again = RUN(NULL, "--demo", "-v", "--cache-images", "-p", "caption en", "-p", "ocr");
+    spawned list = RUN(NULL, "caption", "--demo", "-v", "--cache-images");
+    assert_int_equal(plain.status | first.status | again.status | list.status, 0);
+    assert_string_equal(plain.text[0], first.text[0]);
+    assert_string_equal(plain.text[0], again.text[0]);
+    assert_null(strstr(plain.text[1], "embeddings"));
+    expect_part(first.text[1], "picture  its embeddings are kept for the next time\n");
+    expect_part(again.text[1], "picture  its embeddings were kept: not encoded again\n");
+    expect_part(list.text[1], "not encoded again\n");
+    assert_int_equal(stat(cache, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    spawn_free(&plain), spawn_free(&first), spawn_free(&again), spawn_free(&list);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cli_prints_version_and_help),
@@ -827,6 +851,7 @@ int main(void) {
         cmocka_unit_test(cli_shows_progress_on_a_terminal_and_clears_it),
         cmocka_unit_test(cli_sends_no_controls_to_a_terminal),
         cmocka_unit_test(cli_ends_quietly_when_the_reader_leaves),
+        cmocka_unit_test(cli_keeps_pictures_on_request),
         cmocka_unit_test(cli_stops_cleanly_on_a_signal),
         cmocka_unit_test(cli_stops_while_waiting_for_a_question),
         cmocka_unit_test(cli_json_tells_that_it_was_stopped),

@@ -23,6 +23,9 @@ int gemm_available(pali_error *err) {
                                                "the library of matrix products was not found")
                                    : 0;
 }
+size_t gemm_version(void) {
+    return 1;
+}
 int gemm_open(gemm_context **out, void *workspace, pali_error *err) {
     *out = nullptr;
     if (workspace == nullptr || reinterpret_cast<uintptr_t>(workspace) % 256 != 0)

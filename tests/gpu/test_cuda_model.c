@@ -865,6 +865,11 @@ static void cuda_model_stops_and_goes_on(void **unused) {
     scene_close(&s);
 }
 
+static void cuda_model_takes_embeddings_back(void **unused) {
+    (void)unused;
+    backend_takes_embeddings_back(cuda, first);
+}
+
 static void cuda_model_refuses_what_cannot_be(void **unused) {
     (void)unused;
     backend_refuses_what_cannot_be(cuda, first);
@@ -1155,6 +1160,7 @@ int main(void) {
         cmocka_unit_test(cuda_model_extends_and_rewinds),
         cmocka_unit_test(cuda_model_stops_and_goes_on),
         cmocka_unit_test(cuda_model_refuses_what_cannot_be),
+        cmocka_unit_test(cuda_model_takes_embeddings_back),
         cmocka_unit_test(cuda_model_memory_is_told_and_kept),
         cmocka_unit_test(cuda_model_open_survives_every_failure),
         cmocka_unit_test(cuda_model_outlives_a_picture_too_many),
