@@ -151,7 +151,8 @@ static const app_verb table[] = {
         .help = "measure how fast a model runs here, and how far that is from the limit",
         .about =
             "\nMeasures the model of -m, PALI_MODEL or --demo, else a random PaliGemma 3B made in\n"
-            "memory (7 GB), in every precision; takes a minute or two. Leave the machine alone.\n",
+            "memory (7 GB), in every precision, or in that of -q and --math; takes two minutes.\n"
+            "Leave the machine alone.\n",
         .takes = APP_TAKES_MODEL | APP_TAKES_JSON,
         .run = app_bench_run,
     },

@@ -161,7 +161,13 @@ static void cli_bench_measures_every_precision(void **state) {
     expect_part(s.text[0], "\"read_bytes_s\":");
     expect_part(s.text[0], "\"precision\":\"int8\"");
     expect_part(s.text[0], "\"precision\":\"nf4\"");
-    assert_null(strstr(s.text[0], "\"token_share\":null"));
+    assert_null(strstr(s.text[0], "\"share\":null"));
+    spawn_free(&s);
+
+    s = RUN(NULL, "bench", "--demo", "--json", "-b", "cpu", "-q", "nf4");
+    assert_int_equal(s.status, 0);
+    expect_part(s.text[0], "\"rows\":[{\"precision\":\"nf4\",");
+    assert_null(strstr(s.text[0], "int8"));
     spawn_free(&s);
 
     s = RUN(NULL, "bench", "-m", "/no/such/model");

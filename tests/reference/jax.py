@@ -154,4 +154,5 @@ def main():
         np.savez(f"tests/fuzz/corpus/jax/{name}.npz", **a)
 
 
-main()
+if __name__ == "__main__":
+    main()
