@@ -74,7 +74,7 @@ static const char tiny[] = TEST_DATA "hf/pg1-bf16";
 #define START(...) start(tiny, (pali_engine_options){__VA_ARGS__})
 
 static pali_image picture(int kind) {
-    pali_image p = {24, 20, malloc(24 * 20 * 3)};
+    pali_image p = {.width = 24, .height = 20, .rgb = malloc(24 * 20 * 3)};
     assert_non_null(p.rgb);
     for (int i = 0; i < 24 * 20 * 3; i++)
         p.rgb[i] = (uint8_t)(i * (kind + 1) + i / 7 * kind);
@@ -318,7 +318,8 @@ static void keep_removes_the_oldest(void **state) {
         pali_keep_open(folder, 3 * each, engine->weights, engine->backend, engine->model, &k, &err),
         err);
     for (int i = 0; i < N; i++) {
-        squares[i] = (pali_image){S, S, malloc((size_t)S * (size_t)S * 3)};
+        squares[i] =
+            (pali_image){.width = S, .height = S, .rgb = malloc((size_t)S * (size_t)S * 3)};
         assert_non_null(squares[i].rgb);
         memset(squares[i].rgb, i, (size_t)S * (size_t)S * 3);
     }
