@@ -32,6 +32,7 @@ enum {
 /* A picture on its way from the reader to the model. */
 typedef struct {
     char *path; /* owned */
+    bool known; /* an earlier run answered it: without an image */
     pali_image image;
     pali_error failure; /* code 0: image is good */
 } picture;
@@ -49,11 +50,11 @@ typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     picture queue[AHEAD]; /* oldest first; all below under lock */
-    size_t nqueue, skipped;
+    size_t nqueue;
     bool ended, stop;
     pali_error list_failure;
 
-    size_t done, failed, turns;
+    size_t done, failed, skipped, turns;
     double started, waited; /* when the model was ready; seconds it then waited for pictures */
 } batch;
 
@@ -83,16 +84,15 @@ static void *reader_run(void *user) {
     const char *path;
     pali_error failure = {0};
     while (picture_list_next(b->list, &path, &failure) > 0) {
-        bool known = results_have(b->results, path);
         picture p = {0};
-        if (!known)
+        if (!results_have(b->results, path))
             read_picture(b, path, &p);
+        else if (!(p = (picture){.path = strdup(path), .known = true}).path)
+            pali_fail_nomem(&p.failure, "listing the pictures");
         pthread_mutex_lock(&b->lock);
-        while (!known && b->nqueue == AHEAD && !b->stop)
+        while (b->nqueue == AHEAD && !b->stop)
             pthread_cond_wait(&b->changed, &b->lock);
-        if (known)
-            b->skipped++;
-        else if (!b->stop)
+        if (!b->stop)
             b->queue[b->nqueue++] = p;
         else
             picture_close(&p);
@@ -169,7 +169,7 @@ static void tell_time(double seconds, char out[32]) {
 
 static void tell_progress(batch *b) {
     pthread_mutex_lock(&b->lock);
-    size_t skipped = b->skipped, total = picture_list_total(b->list);
+    size_t total = picture_list_total(b->list), skipped = b->skipped;
     pthread_mutex_unlock(&b->lock);
     size_t done = b->done + b->failed;
     char bar[32] = "", count[64], pace[48] = "", left[48] = "", text[192];
@@ -284,7 +284,11 @@ static int answer_all(batch *b, pali_error *err) {
         rc = 0;
         if (p.failure.code) {
             app_err_complain(&p.failure);
+            app_emit_skip(b->emit, p.path);
             b->failed++;
+        } else if (p.known) {
+            app_emit_skip(b->emit, p.path);
+            b->skipped++;
         } else {
             if (!b->session.engine)
                 rc = load_model(b, err);

@@ -348,12 +348,21 @@ static int make_all(app_emit *e, const char *stem, const pali_image *image, cons
     return rc;
 }
 
+static bool names_files(const app_emit *e) {
+    return needs_pictures(e->o) || e->o->format == APP_FORMAT_YOLO;
+}
+
+void app_emit_skip(app_emit *e, const char *path) {
+    if (path && names_files(e))
+        free(app_pictures_stem(e->pictures, path));
+}
+
 int app_emit_answer(app_emit *e, const app_turn *turn, const pali_image *image, char **line,
                     pali_error *err) {
     *line = NULL;
     made_all m = {0};
     const pali_result *r = turn->result;
-    bool names = needs_pictures(e->o) || e->o->format == APP_FORMAT_YOLO;
+    bool names = names_files(e);
     char *stem = names ? app_pictures_stem(e->pictures, turn->images[0]) : NULL;
     if ((names && !stem) || list_classes(e, turn->prompt)) {
         free(stem);

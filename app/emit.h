@@ -29,6 +29,10 @@ void app_emit_model(app_emit *e, const char *model_dir);
 int app_emit_answer(app_emit *e, const app_turn *turn, const pali_image *image, char **line,
                     pali_error *err);
 
+/* A picture of the list that gets no answer in this run: the names of its files stay its own (those
+ * that an earlier run left behind, above all). path NULL: nothing. */
+void app_emit_skip(app_emit *e, const char *path);
+
 /* What the format puts out after the last answer, as above. */
 int app_emit_end(app_emit *e, char **line, pali_error *err);
 /* PALI_EIO when files could not be written. */

@@ -826,6 +826,10 @@ int app_options_parse(int argc, char **argv, app_options *out, pali_error *err) 
     int rc = check_groups(out->verb, given, err);
     if (!rc)
         rc = read_settings(out, given, err);
+    /* The file's language is that of captions. A question is put as it was typed, unless the
+     * command line asks for "answer LANG". */
+    if (out->verb && !strcmp(out->verb->name, "ask") && came_from(out, OPT_LANG) == APP_FROM_FILE)
+        out->lang = NULL;
     if (!rc)
         rc = settle(out, err);
     keep_effective(out);

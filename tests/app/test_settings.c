@@ -172,6 +172,17 @@ static void expect_from(const char *name, app_from from, const char *value) {
         assert_string_equal(e->value, value);
 }
 
+/* A question goes as it was typed, whatever language captions are to be in. */
+static void options_of_the_file_leave_questions_alone(void **state) {
+    (void)state;
+    assert_ok(OPTIONS("lang = de\n", "caption", "-m", "x", "a.png"), err);
+    assert_string_equal(o.lang, "de");
+    assert_ok(OPTIONS("lang = de\n", "ask", "-m", "x", "what?", "a.png"), err);
+    assert_null(o.lang);
+    assert_ok(OPTIONS("lang = de\n", "ask", "-m", "x", "--lang", "fr", "what?", "a.png"), err);
+    assert_string_equal(o.lang, "fr");
+}
+
 static void options_come_from_the_file(void **state) {
     (void)state;
     assert_ok(OPTIONS("model = some/model\nbackend = cpu\nthreads = 3\nhistory = none\n"
@@ -318,6 +329,7 @@ int main(void) {
         TEST(settings_are_limited),
         TEST(settings_may_be_missing),
         TEST(settings_have_a_place),
+        TEST(options_of_the_file_leave_questions_alone),
         TEST(options_come_from_the_file),
         TEST(options_have_an_order),
         TEST(options_let_the_file_choose_colours),

@@ -222,6 +222,28 @@ static void emit_names_never_meet(void **state) {
     spawn_free(&s);
 }
 
+/* A run that goes on with another leaves that one's files alone. */
+static void emit_names_outlive_a_run(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "detect", "star", at("a/x.ppm"), "-m", model, "--json", "--overlay",
+                    at("resumed"), "-o", at("resumed.jsonl"), "--files-from", "/dev/null");
+    assert_int_equal(s.status, 0);
+    spawn_free(&s);
+    assert_int_equal(access(at("resumed/x.png"), R_OK), 0);
+    pali_image first = picture(at("resumed/x.png"));
+    s = RUN(NULL, "detect", "star", at("a/x.ppm"), at("b/x.ppm"), "-m", model, "--json",
+            "--overlay", at("resumed"), "-o", at("resumed.jsonl"), "--resume");
+    assert_int_equal(s.status, 0);
+    spawn_free(&s);
+    pali_image same = picture(at("resumed/x.png")), second = picture(at("resumed/x-2.png"));
+    assert_int_equal(same.width, first.width);
+    assert_int_equal(second.width, 64);
+    assert_int_not_equal(first.width, 64);
+    pali_image_close(&first);
+    pali_image_close(&same);
+    pali_image_close(&second);
+}
+
 /* The verbs tell a person about objects; -p gives the answer as it is. */
 static void emit_tells_objects_in_lines(void **state) {
     (void)state;
@@ -312,6 +334,7 @@ int main(void) {
         cmocka_unit_test(emit_goes_on_without_weights),
         cmocka_unit_test(emit_keeps_results_when_a_file_cannot_be_written),
         cmocka_unit_test(emit_names_never_meet),
+        cmocka_unit_test(emit_names_outlive_a_run),
         cmocka_unit_test(emit_tells_objects_in_lines),
         cmocka_unit_test(emit_writes_yolo),
         cmocka_unit_test(emit_writes_one_coco_document),
