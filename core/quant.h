@@ -26,9 +26,9 @@
  * where bitsandbytes would go on with infinities.
  *
  * Only the seven matrices of a decoder layer are quantised: they are nine tenths of what
- * decoding reads. The vision tower and the projector keep their precision, because they run
- * once a picture and gain nothing but error; norms, the embedding and the head (tied) do
- * as in bitsandbytes.                                                               */
+ * decoding reads. The vision tower and the projector keep their precision, where transformers
+ * quantises them too: they run once a picture and gain nothing but error (BENCHMARKS.md);
+ * norms, the embedding and the head (tied) keep theirs as there.                                */
 #ifndef PALI_QUANT_H
 #define PALI_QUANT_H
 
