@@ -1,6 +1,6 @@
 #!/bin/sh
 # What `make check` and CI run: the layer rule, both builds, all tests plain and under
-# ASan + UBSan, a short fuzz of every parser, the CUDA sources through nvcc. Last line: "N passed, N failed, N skipped".
+# ASan + UBSan, the ARM kernels in an emulator, a short fuzz of every parser, the CUDA sources through nvcc. Last line: "N passed, N failed, N skipped".
 cd "$(dirname "$0")/.." || exit 1
 jobs=$(nproc)
 log=$(mktemp) || exit 1
@@ -20,7 +20,7 @@ suite() { # name, make arguments...: adds up the suite's own counts
     name=$1
     shift
     echo "== $name"
-    make --no-print-directory -j"$jobs" "$@" test >"$log" 2>&1
+    make --no-print-directory -j"$jobs" "$@" >"$log" 2>&1
     status=$?
     grep -vE '^(gcc|g\+\+|cc|c\+\+|clang) ' "$log"
     line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
@@ -30,8 +30,9 @@ suite() { # name, make arguments...: adds up the suite's own counts
     [ $status -eq 0 ] || [ "$3" -gt 0 ] || failed=$((failed + 1))
 }
 step "layers" tests/layers.sh
-suite "plain" 
-suite "address and undefined-behaviour sanitizers" ASAN=1
+suite "plain" test
+suite "address and undefined-behaviour sanitizers" ASAN=1 test
+suite "64-bit ARM kernels, emulated" ARM_TESTS="cpu_kernels cpu_quant" check-arm
 step "fuzz, ${FUZZ_SECONDS:-5} s a parser" make --no-print-directory -s -j"$jobs" fuzz SECONDS="${FUZZ_SECONDS:-5}"
 step "nvcc gate" tests/nvcc.sh
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -4,6 +4,8 @@
 #include <stdint.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 const int16_t pali_nf4_q16[16] = {-16383, -11406, -8602, -6470, -4660, -3027, -1492, 0,
@@ -102,6 +104,9 @@ const pali_kernels *pali_kernels_at(int i) {
         return &pali_kernels_avx512vnni;
     if (i == 4 && vnni && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16))
         return &pali_kernels_avx512bf16;
+#elif defined(__aarch64__)
+    if (i == 1 && (getauxval(AT_HWCAP) & HWCAP_ASIMD))
+        return &pali_kernels_neon;
 #endif
     return i == 0 ? &pali_kernels_plain : NULL;
 }

@@ -1,7 +1,7 @@
 /* kernels.h - the innermost loops of the CPU backend, one table per instruction set.
  *
- * simd.h holds the one text of all of them; kernels.c, kernels_avx2.c and
- * kernels_avx512*.c compile it for 4, 8 and 16 floats a vector, and
+ * simd.h holds the one text of all of them; kernels.c and kernels_neon.c, kernels_avx2.c
+ * and kernels_avx512*.c compile it for 4, 8 and 16 floats a vector, and
  * pali_kernels_pick chooses what this processor can run. Everything accumulates
  * in float32.
  *
@@ -92,6 +92,6 @@ const pali_kernels *pali_kernels_pick(void);
 const pali_kernels *pali_kernels_at(int i);
 
 extern const pali_kernels pali_kernels_plain, pali_kernels_avx2, pali_kernels_avx512,
-    pali_kernels_avx512vnni, pali_kernels_avx512bf16;
+    pali_kernels_avx512vnni, pali_kernels_avx512bf16, pali_kernels_neon;
 
 #endif

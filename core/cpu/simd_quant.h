@@ -14,7 +14,8 @@
  *
  * Besides what simd.h asks for, the including file provides
  *   v_from8(p)              2 VN int8 at p as int16; v_from8_32: VN as int32, 8u: unsigned
- *   v_mac16(acc, a, b)      acc[i] + a[2i] b[2i] + a[2i+1] b[2i+1], 2 VN int16 each
+ *   v_mac16(acc, a, b)      acc plus the products of 2 VN int16 each, two to a lane: lane i
+ *                           gets 2i and 2i + 1, or where a step is within one block any two
  *   nf4_expand(p, out)      the 8 VN codes at p as 4 vectors of 2 VN values of nf4_q16
  *   nf4_element(v, i)       which of the 8 VN weights is element i of out[v]
  *   v_pick(s, j)            lane i: s[(VN j + i) / 8], the block of lane i of step j
