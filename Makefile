@@ -184,9 +184,10 @@ layers:
 # --- 64-bit ARM on another processor: what needs libc alone, cross-compiled and emulated ----
 # On ARM itself this is part of `make test`; where a tool is missing it is one skipped test.
 ARM_CC := aarch64-linux-gnu-gcc
+# Not images and the kept embeddings, whose libraries have headers for each processor.
 ARM_TESTS := cpu_kernels cpu_quant cpu_model cpu_pool sample
 A := build/arm64
-arm_obj := $(patsubst %,$(A)/%.o,$(filter-out core/image%,$(wildcard core/*.c core/cpu/*.c)))
+arm_obj := $(patsubst %,$(A)/%.o,$(filter-out core/image% core/keep.c,$(wildcard core/*.c core/cpu/*.c)))
 $(A)/tests/core/%.c.o: ISA := -fno-tree-loop-vectorize
 $(A)/%.c.o: %.c
 	@mkdir -p $(@D)
