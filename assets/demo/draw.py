@@ -16,7 +16,7 @@ import os
 import pickle
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 SIZE = 112                 # the model's square
 GRID = 8                   # patches a side
@@ -31,7 +31,7 @@ EM = 16                    # least size of text, in pixels of the model's square
 HSV = {
     "red": ((-8, 8), (0.75, 1.0), (0.68, 1.0)),
     "orange": ((22, 36), (0.80, 1.0), (0.88, 1.0)),
-    "yellow": ((50, 62), (0.70, 1.0), (0.88, 1.0)),
+    "yellow": ((46, 62), (0.70, 1.0), (0.88, 1.0)),
     "green": ((95, 150), (0.55, 1.0), (0.42, 0.85)),
     "blue": ((205, 242), (0.65, 1.0), (0.55, 1.0)),
     "purple": ((272, 305), (0.50, 0.95), (0.45, 0.85)),
@@ -169,7 +169,7 @@ def place(rng, w, h, count, boxes, big=False):
             hi = 0.36 if attempt < 30 else 0.22
             if big and rng.random() < 0.35:
                 hi = 0.62
-            d = rng.uniform(0.125, hi) * m
+            d = rng.uniform(0.105, hi) * m
             kind = str(rng.choice(SHAPES))
             rot = {"square": rng.uniform(-12, 12) if rng.random() < .5 else 0, "star": rng.uniform(-18, 18),
                    "triangle": rng.uniform(-20, 20) if rng.random() < .6 else 0}.get(kind, 0)
@@ -197,18 +197,32 @@ def place(rng, w, h, count, boxes, big=False):
     return out
 
 
-def paint(d, o, fill, edge, width, dx=0, dy=0):
+def paint(im, o, fill, edge=None, width=1, dx=0, dy=0, smooth=True):
+    """Draws an object of place(): what share of each pixel it covers is its opacity there or, not `smooth`, whether it
+    covers more than half. An edge lies inside, so that the box stays what it is."""
     x0, y0, x1, y1 = (o["box"][0] + dx, o["box"][1] + dy, o["box"][2] + dx, o["box"][3] + dy)
-    if o["shape"] == "circle":
-        d.ellipse((x0, y0, x1, y1), fill=fill, outline=edge, width=width)
-    elif o["shape"] == "ring":
-        t = o["thick"]
-        d.ellipse((x0, y0, x1, y1), outline=fill, width=max(2, int(t * min(x1 - x0, y1 - y0))))
+    n, left, top = 4, math.floor(x0) - 1, math.floor(y0) - 1
+    size = (math.ceil(x1) + 1 - left, math.ceil(y1) + 1 - top)
+    whole, rim = (Image.new("L", (size[0] * n, size[1] * n), 0) for _ in range(2))
+    dw, dr = ImageDraw.Draw(whole), ImageDraw.Draw(rim)
+
+    def oval(d, inset, value):       # Pillow's ovals include their last pixel
+        d.ellipse(((x0 + inset - left) * n, (y0 + inset - top) * n,
+                   (x1 - inset - left) * n - 1, (y1 - inset - top) * n - 1), fill=value)
+    if o["pts"] is not None:
+        pts = [((x + dx - left) * n - .5, (y + dy - top) * n - .5) for x, y in o["pts"]]
+        dw.polygon(pts, fill=255)
+        dr.line(pts + pts[:2], fill=255, width=2 * width * n, joint="curve")
     else:
-        pts = [(x + dx, y + dy) for x, y in o["pts"]]
-        d.polygon(pts, fill=fill)
-        if edge is not None:
-            d.line(pts + pts[:2], fill=edge, width=width, joint="curve")
+        oval(dw, 0, 255)
+        oval(dr, 0, 255)
+        oval(dr, width, 0)
+        if o["shape"] == "ring":
+            oval(dw, o["thick"] * min(x1 - x0, y1 - y0), 0)
+    for cover, ink in ((whole, fill), (ImageChops.darker(whole, rim), edge)):
+        if ink is not None:
+            cover = cover.resize(size, Image.BOX)
+            im.paste(ink, (left, top), cover if smooth else cover.point(lambda v: 255 * (v > 127)))
 
 
 def form(o):
@@ -338,6 +352,7 @@ def scene(rng, kind=None):
         objects = place(rng, w, h, count, boxes, big=kind == "single")
         shadow = rng.random() < .15
         edged = rng.random() < .2
+        smooth = rng.random() < .8
         same = str(rng.choice(COLORS)) if rng.random() < .06 else None
         for o in objects:
             for _ in range(30):
@@ -351,11 +366,11 @@ def scene(rng, kind=None):
             s = min(o["box"][2] - o["box"][0], o["box"][3] - o["box"][1])
             if shadow:
                 dark = mix(tuple(int(v) for v in bgmean.mean(0)), (0, 0, 0), .35)
-                paint(d, o, dark, None, 1, s * .07, s * .07)
+                paint(im, o, dark, None, 1, s * .07, s * .07, smooth)
             edge = None
             if edged and o["shape"] != "ring":
                 edge = mix(fill, (0, 0, 0), .6) if np.mean(fill) > 60 else (120, 120, 120)
-            paint(d, o, fill, edge, max(1, int(s * .05)))
+            paint(im, o, fill, edge, max(1, int(s * .05)), smooth=smooth)
 
     sx, sy = 1.0 / w, 1.0 / h
     for o in objects:
@@ -372,6 +387,18 @@ def scene(rng, kind=None):
 def squeeze(im):
     """What PaliGemma's preprocessing does: the whole picture squeezed to the square, Pillow bicubic."""
     return im if im.size == (SIZE, SIZE) else im.resize((SIZE, SIZE), Image.BICUBIC)
+
+
+def put_letter(row, third, c):
+    """Into the thirds of a patch, from left to right; narrow letters with their centres in one third make room."""
+    if row[third]:
+        if third < 2:
+            third += 1
+        elif row[1] == 0:
+            row[1] = row[2]
+        elif row[0] == 0:
+            row[0], row[1] = row[1], row[2]
+    row[third] = c
 
 
 def patch_labels(sc):
@@ -410,8 +437,7 @@ def patch_labels(sc):
             if not (0 <= px < GRID and 0 <= py < GRID):
                 continue
             p = py * GRID + px
-            slot = 7 + min(2, int((x * GRID - px) * 3))
-            lab[p, slot] = CHARS.index(c) + 1
+            put_letter(lab[p, 7:10], min(2, int((x * GRID - px) * 3)), CHARS.index(c) + 1)
             if lab[p, 10] == 0:
                 lab[p, 10], lab[p, 11], lab[p, 12] = number, li + 1, k + 1
         number += 1            # the line break
@@ -471,7 +497,7 @@ def bundled(out):
                                                                                           Image.BILINEAR)
         d = ImageDraw.Draw(im)
         for kind, cx, cy, size, fill, rot in things:
-            paint(d, shape(kind, 2 * cx, 2 * cy, 2 * size, rot), fill, None, 1)
+            paint(im, shape(kind, 2 * cx, 2 * cy, 2 * size, rot), fill)
         if name == "demo.png":
             d.text((96, 24), "hello 42", font=font(FONT_FILES[0], 150), fill=(30, 32, 40))
         im.resize((w, h), Image.BOX).save(os.path.join(out, name))

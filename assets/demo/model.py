@@ -132,7 +132,8 @@ class DenseHeads(nn.Module):
         self.patch = nn.Linear(w, sum(self.sizes))
         # of the mean over patches: shapes in all, of each shape, of each colour (0..4), pairs present, lines of text
         self.pooled = nn.Linear(w, 5 + 25 + 40 + 40 + 4)
-        for m in (self.patch, self.pooled):
+        self.codes = nn.Linear(w, 16 * 128)      # of the mask, where the centre of an object lies
+        for m in (self.patch, self.pooled, self.codes):
             nn.init.normal_(m.weight, std=.02)
             nn.init.zeros_(m.bias)
 
@@ -147,7 +148,8 @@ def soft_bins(v, bins):
 
 
 def dense_loss(heads, z, lab, glob):
-    """-> loss, dict of measures. lab [B, 64, 13] as draw.patch_labels, glob [B, 1 + 5 + 8 + 40 + 1 + 1]."""
+    """-> loss, dict of measures. lab [B, 64, 13] as draw.patch_labels; glob [B, 56 + 64]: how many objects, of each
+    shape, of each colour, the pairs there are, lines, background; the codes of up to four masks."""
     (shape, color, box, rank, chars, number, line, column, bg), (total, nshape, ncolor, pair, nlines) = heads(z)
     m = {}
 
@@ -167,6 +169,9 @@ def dense_loss(heads, z, lab, glob):
         wobj = torch.where(centre, 3.0, 1.0) * obj
         lbox = (-(t * lp).sum(-1) + (t * t.clamp(min=1e-9).log()).sum(-1)).mean(-1)
         loss = loss + 1.5 * (lbox * wobj).sum() / wobj.sum()
+        want = glob[:, 56:].unflatten(1, (4, 16))[centre.nonzero()[:, 0], lab[..., 6][centre] - 1]
+        codes = heads.codes(z[centre]).unflatten(-1, (16, 128))
+        loss = loss + .3 * F.cross_entropy(codes.flatten(0, 1), want.flatten())
     loss = loss + ce(rank, lab[..., 6], torch.where(centre, 1.0, torch.where(obj, .5, .1)))
     text = lab[..., 7:10].amax(-1) > 0
     near = F.max_pool2d(text.float().view(-1, 1, GRID, GRID), 3, 1, 1).view(text.shape) > 0
@@ -176,8 +181,8 @@ def dense_loss(heads, z, lab, glob):
     counted = torch.where(text, (lab[..., 10] > 0).float(), .02)          # crowded pages have no reading order
     loss = loss + .4 * ce(number, lab[..., 10].clamp(max=39), counted)
     loss = loss + .3 * ce(line, lab[..., 11], counted) + .3 * ce(column, lab[..., 12].clamp(max=11), counted)
-    named = (glob[:, -1] > 0).float()[:, None].expand(-1, N_IMAGE)
-    loss = loss + .2 * ce(bg, (glob[:, -1:] - 1).clamp(min=0).expand(-1, N_IMAGE), named)
+    named = (glob[:, 55] > 0).float()[:, None].expand(-1, N_IMAGE)
+    loss = loss + .2 * ce(bg, (glob[:, 55:56] - 1).clamp(min=0).expand(-1, N_IMAGE), named)
     one = torch.ones(len(z), device=z.device)
     loss = loss + .4 * ce(total, glob[:, 0], one)
     loss = loss + .4 * ce(nshape.unflatten(-1, (5, 5)), glob[:, 1:6], one[:, None].expand(-1, 5))
@@ -190,6 +195,7 @@ def dense_loss(heads, z, lab, glob):
         if obj.any():
             p = lp[centre].exp()
             mid = (torch.arange(DenseHeads.BINS, device=z.device) + .5) / DenseHeads.BINS
+            m["codes"] = (codes.argmax(-1) == want).float().mean()
             m["box err"] = ((p * mid).sum(-1) - lab[..., 2:6][centre] / 1024).abs().mean()
         # a letter near the border of two thirds may be read in either
         rows = chars.argmax(-1).view(-1, GRID, GRID * 3)
@@ -203,7 +209,7 @@ def dense_loss(heads, z, lab, glob):
         m["rank"] = (rank.argmax(-1) == lab[..., 6])[centre].float().mean()
         m["centre fp"] = (rank.argmax(-1) > 0)[~centre].float().sum() / len(z)
         m["count"] = (total.argmax(-1) == glob[:, 0]).float().mean()
-        m["bg"] = (bg.argmax(-1)[:, 0] == glob[:, -1] - 1)[glob[:, -1] > 0].float().mean()
+        m["bg"] = (bg.argmax(-1)[:, 0] == glob[:, 55] - 1)[glob[:, 55] > 0].float().mean()
     return loss, m
 
 

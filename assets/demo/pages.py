@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 import draw
 
 SIZE, GRID = draw.SIZE, draw.GRID
+FACTS = 56 + 4 * 16        # numbers about a whole picture, see model.dense_loss
 
 
 def draw_line(rng):
@@ -92,7 +93,9 @@ class Pages:
                     if abs(self.lines[i][0].shape[0] - self.lines[chosen[0]][0].shape[0]) < 5:
                         break
                     i = int(rng.integers(len(self.lines)))
-            h = self.lines[i][0].shape[0]
+            h, mid = self.lines[i][0].shape[0], self.lines[i][3]
+            if chosen and not crowded:          # never two lines in one row of patches
+                y = max(y, at[-1] + self.lines[chosen[-1]][3] + SIZE / GRID + 1 - mid)
             gap = rng.uniform(2, 6)
             if y + h > SIZE - 1:
                 break
@@ -129,7 +132,7 @@ class Pages:
                     continue
                 gx, gy = (x + cx) * GRID / SIZE, (y + mid) * GRID / SIZE
                 p = min(GRID - 1, int(gy)) * GRID + min(GRID - 1, int(gx))
-                lab[p, 7 + min(2, int((gx - int(gx)) * 3))] = draw.CHARS.index(c) + 1
+                draw.put_letter(lab[p, 7:10], min(2, int((gx - int(gx)) * 3)), draw.CHARS.index(c) + 1)
                 if not crowded and lab[p, 10] == 0:
                     lab[p, 10], lab[p, 11], lab[p, 12] = min(39, number), li + 1, k + 1
             number += 1
@@ -152,7 +155,7 @@ class Pages:
     def batch(self, rng, n, crowded=.5):
         """-> pictures, labels, counts as train.Cache.batch, facts as draw.facts"""
         px, lab = np.empty((n, SIZE, SIZE, 3), np.uint8), np.empty((n, GRID * GRID, 13), np.int64)
-        glob, facts = np.zeros((n, 56), np.int64), []
+        glob, facts = np.zeros((n, FACTS), np.int64), []
         for i in range(n):
             px[i], lab[i], lines = self.one(rng, crowded)
             glob[i, 54] = min(3, len(lines))

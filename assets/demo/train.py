@@ -41,7 +41,7 @@ class Cache:
         self.lab = np.load(path + ".lab.npy")
         with open(path + ".meta", "rb") as f:
             self.meta = pickle.load(f)
-        self.glob = np.zeros((len(self.meta), 56), np.int16)
+        self.glob = np.zeros((len(self.meta), pages.FACTS), np.int16)
         for g, (bg, objects, lines) in zip(self.glob, self.meta):
             g[0] = len(objects)
             for shape, color, *_ in objects:
@@ -51,6 +51,7 @@ class Cache:
                 g[14 + s * 8 + c] = 1
             g[54] = len(lines)
             g[55] = draw.BACKGROUNDS.index(bg) + 1 if bg else 0
+            g[56:56 + 16 * len(objects)] = [c for o in objects for c in o[3]]
 
     def batch(self, idx):
         idx = np.sort(idx)
@@ -179,9 +180,9 @@ class Optimiser:
             s["m"].copy_(m)
 
 
-def schedule(step, total, decay):
-    """Constant after a short warm-up, then linear to zero over the last part."""
-    return min(1, (step + 1) / 100) * min(1, max(0.0, (total - step) / (total * decay)))
+def schedule(step, done, decay):
+    """Constant after a short warm-up, then linear to zero over the last part; `done` goes from 0 to 1."""
+    return min(1, (step + 1) / 100) * min(1, max(0.0, (1 - done) / decay))
 
 
 # ---------------------------------------------------------------- the loop
@@ -202,7 +203,7 @@ class Loop:
             self.step, self.seconds = st["step"], st["seconds"]
             self.say(f"resumed at step {self.step}")
         self.params = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        self.finished = self.step >= a.steps       # changes only where all workers agree
+        self.finished = self.done() >= 1           # changes only where all workers agree
         self.local, self.t_sync, self.t_save, self.t_log = 0, time.time(), time.time(), time.time()
         self.rng = np.random.default_rng([a.seed, self.rank, self.step])
 
@@ -214,6 +215,11 @@ class Loop:
     def report(self, table):
         self.say("held out: " + ", ".join(f"{k} {v:.3f}" for k, (v, n) in table.items()))
 
+    def done(self, now=0):
+        """Part of the stage that is over: of its steps or, with --minutes, of its time on the clock."""
+        spent = self.seconds + max(0, now - getattr(self, "t_sync", now))
+        return spent / 60 / self.a.minutes if self.a.minutes else self.step / self.a.steps
+
     def save(self):
         if self.rank == 0:
             st = {k: m.state_dict() for k, m in self.modules.items()}
@@ -224,7 +230,7 @@ class Loop:
     def update(self, loss, measures):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.params, 2.0)
-        scale = schedule(self.step, self.a.steps, self.a.decay)
+        scale = schedule(self.step, self.done(time.time()), self.a.decay)
         self.opt.step(scale)
         self.local += 1
         self.step += 1
@@ -246,11 +252,11 @@ class Loop:
     def sync(self):
         self.seconds += time.time() - self.t_sync
         if self.a.workers > 1:
-            n = torch.tensor([float(self.local), 0.0])
+            n = torch.tensor([float(self.local), self.seconds / self.a.workers])
             flat = torch.cat([p.flatten() for p in self.params]) * self.local
             buf = torch.cat([flat, n])
             dist.all_reduce(buf)
-            done = float(buf[-2])
+            done, self.seconds = float(buf[-2]), float(buf[-1])
             if done:
                 flat = buf[:-2] / done
                 i = 0
@@ -259,7 +265,7 @@ class Loop:
                     i += p.numel()
             self.step += int(done) - self.local
         self.local = 0
-        self.finished = self.step >= self.a.steps
+        self.finished = self.done() >= 1
         self.t_sync = time.time()
         if time.time() - self.t_save > self.a.save:
             self.save()
@@ -307,7 +313,7 @@ def stage_tower(a):
     while more:
         px, lab, gl = tower_batch(a, loop.rng, sets, text, a.batch)
         loss, m = M.dense_loss(heads, tower(M.patches(px)), lab, gl)
-        more = loop.update(loss, {k: m[k] for k in ("chars", "strict", "number", "column", "shape")})
+        more = loop.update(loss, {k: m[k] for k in ("chars", "strict", "number", "shape", "codes")})
         if loop.rank == 0 and time.time() - t_eval > a.eval_every:
             t_eval = time.time()
             loop.say("held out: " + " ".join(f"{k} {v:.4f}" for k, v in
@@ -332,9 +338,10 @@ class Packer:
         for p in np.flatnonzero(lab[:, 10]):
             n = lab[p, 10] - 1
             for c in lab[p, 7:10]:
-                if c and n < len(text) and text[n] == draw.CHARS[c - 1]:
-                    out[n] = p
-                    n += 1
+                k = text.find(draw.CHARS[c - 1], n, n + 3) if c else -1
+                if k >= 0:
+                    out[k] = p
+                    n = k + 1
         return out
 
     def row(self, facts, lab):
@@ -573,6 +580,7 @@ def main():
     ap.add_argument("stage", choices=["tower", "decoder", "all", "eval"])
     ap.add_argument("--dir", required=True)
     ap.add_argument("--steps", type=int, default=10000)
+    ap.add_argument("--minutes", type=float, default=0, help="length of the stage by the clock, instead of --steps")
     ap.add_argument("--batch", type=int, default=64)
     ap.add_argument("--device", default="cpu")
     ap.add_argument("--workers", type=int, default=1)
