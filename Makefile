@@ -241,7 +241,7 @@ demo: deps
 # Python with numpy and Pillow (and the DejaVu and Liberation fonts); takes minutes.
 PYTHON ?= python3
 demo-accuracy: build/pali
-	$(PYTHON) tests/reference/demo_eval.py --out build/demo-accuracy --count 3000 --seed 777001 --pali build/pali --model assets/demo \
+	$(PYTHON) tests/reference/demo_eval.py --out build/demo-accuracy --count 3000 --seed 20261125 --pali build/pali --model assets/demo \
 		--extra="$(DEMO_ARGS)" $(EVAL)
 
 # Takes the CUDA plugin when `make` has built it.
