@@ -2,8 +2,8 @@
  *
  * Two queues under one mutex, jobs in and events out. cancel is the one flag the model polls;
  * it is cleared when a job starts, under the mutex, so that a stop can only hit the job it was
- * meant for. A word that the queue is empty is thrown away when a job was posted before anyone
- * read it.                                                                                   */
+ * meant for. That all is done is said in the step in which it becomes so, and thrown away when
+ * a job was posted before anyone read it.                                                    */
 #include "app/worker.h"
 
 #include "app/queue.h"
@@ -44,6 +44,7 @@ typedef struct {
 typedef struct {
     queue_item item;
     worker_event ev;
+    int numbers; /* jobs posted by then */
 } node;
 
 struct worker {
@@ -72,25 +73,31 @@ void worker_event_close(worker_event *e) {
     pali_result_close(&e->result);
 }
 
+/* Under the lock. */
+static void put_event(worker *w, node *n, const worker_event *ev) {
+    n->ev = *ev;
+    n->ev.job = w->running ? w->running->number : 0;
+    n->numbers = w->numbers;
+    queue_put(&w->events, &n->item);
+    if (ev->type == WORKER_PROGRESS)
+        w->progress = n;
+    else if (ev->type == WORKER_PIECE)
+        w->piece = n;
+    else
+        w->piece = w->progress = NULL;
+}
+
 /* Takes over what ev owns. An event that cannot be kept for want of memory is lost, save
  * for its effect on the queue; the answer's own event repeats the text. */
 static void tell(worker *w, worker_event *ev) {
     node *n = malloc(sizeof *n);
-    pthread_mutex_lock(&w->lock);
-    ev->job = w->running ? w->running->number : 0;
-    if (n) {
-        n->ev = *ev;
-        queue_put(&w->events, &n->item);
-        if (ev->type == WORKER_PROGRESS)
-            w->progress = n;
-        else if (ev->type == WORKER_PIECE)
-            w->piece = n;
-        else
-            w->piece = w->progress = NULL;
-    }
-    pthread_mutex_unlock(&w->lock);
-    if (!n)
+    if (!n) {
         worker_event_close(ev);
+        return;
+    }
+    pthread_mutex_lock(&w->lock);
+    put_event(w, n, ev);
+    pthread_mutex_unlock(&w->lock);
 }
 
 /* Hands out what had come by the first call, then says once that there is no more: a fast
@@ -106,7 +113,7 @@ bool worker_take(worker *w, worker_event *out) {
         w->piece = w->progress = NULL;
     }
     node *n = (node *)w->batch;
-    bool stale = n && n->ev.type == WORKER_IDLE && (w->jobs.first || w->running);
+    bool stale = n && n->ev.type == WORKER_IDLE && n->numbers != w->numbers;
     pthread_mutex_unlock(&w->lock);
     if (!n)
         return false;
@@ -281,13 +288,16 @@ static void *work(void *arg) {
         if (rc)
             tell(w, &ev);
 
+        node *idle = malloc(sizeof *idle);
         pthread_mutex_lock(&w->lock);
         w->running = NULL;
-        bool idle = !w->jobs.first;
+        if (idle && !w->jobs.first) {
+            put_event(w, idle, &(worker_event){.type = WORKER_IDLE});
+            idle = NULL;
+        }
         pthread_mutex_unlock(&w->lock);
+        free(idle);
         job_close(j);
-        if (idle)
-            tell(w, &(worker_event){.type = WORKER_IDLE});
     }
 }
 
