@@ -5,7 +5,8 @@
  *
  * It answers /api/models/ORG/NAME/revision/REVISION and /ORG/NAME/resolve/COMMIT/FILE, with
  * ranges; large files are redirected to `storage`, another server, when there is one. What
- * is to go wrong is said in the fields, and what was asked is counted in them.           */
+ * is to go wrong is said in the fields, and what was asked is counted in them: before the
+ * bytes leave, since the other side may be through with them before a thread here goes on. */
 #ifndef PALI_HUB_SERVER_H
 #define PALI_HUB_SERVER_H
 
@@ -172,12 +173,13 @@ static inline bool server_file_answer(hub_server *s, int fd, const server_file *
         if (f->lfs && s->corrupt && from <= (unsigned long long)s->corrupt &&
             (unsigned long long)s->corrupt < from + some)
             chunk[(unsigned long long)s->corrupt - from] ^= 4;
+        from += some;
+        bool ends = (breaks || stalls) && from - first >= (unsigned long long)s->break_after;
+        s->body += (long)some;
+        s->broken += ends;
         if (!server_send(fd, chunk, some))
             return false;
-        s->body += (long)some;
-        from += some;
-        if ((breaks || stalls) && from - first >= (unsigned long long)s->break_after) {
-            s->broken++;
+        if (ends) {
             while (stalls && !s->stop) /* until the other side has had enough */
                 if (poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 50) > 0)
                     break;

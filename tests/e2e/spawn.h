@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 enum {
-    SPAWN_LIMIT_S = 60,
+    SPAWN_LIMIT_S = 300, /* until silence is a failure: others may have the processors */
     SPAWN_ARGS = 40
 };
 
