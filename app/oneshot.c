@@ -26,13 +26,35 @@ typedef struct {
     const char *const *list; /* borrowed; NULL: standard input */
     size_t count, next;
     char line[QUESTION_BYTES];
+    unsigned char input[4096]; /* of standard input: bytes from..to are not used yet */
+    size_t from, to;
 } questions;
+
+/* The next byte of standard input, or EOF at its end; then *rc may hold a failure. */
+static int next_byte(questions *q, int *rc, pali_error *err) {
+    while (q->from == q->to) {
+        if (!app_process_wait_input(STDIN_FILENO)) {
+            *rc = PALI_ECANCEL;
+            return EOF;
+        }
+        ssize_t n = read(STDIN_FILENO, q->input, sizeof q->input);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            *rc = pali_fail(err, PALI_EIO, NULL, "standard input: %s", strerror(errno));
+        if (n <= 0)
+            return EOF;
+        q->from = 0;
+        q->to = (size_t)n;
+    }
+    return q->input[q->from++];
+}
 
 /* Reads one line of standard input without its end. 1, or 0 at the end of the input. */
 static int read_line(questions *q, pali_error *err) {
     size_t n = 0;
-    int c;
-    while ((c = getchar()) != EOF && c != '\n') {
+    int c, rc = 0;
+    while ((c = next_byte(q, &rc, err)) != EOF && c != '\n') {
         if (n == sizeof q->line - 1)
             return pali_fail(err, PALI_ELIMIT, "ask one question a line",
                              "question %zu on standard input is longer than %d bytes", q->next + 1,
@@ -42,10 +64,8 @@ static int read_line(questions *q, pali_error *err) {
                              "standard input is not text: there is a zero byte in it");
         q->line[n++] = (char)c;
     }
-    if (c == EOF && ferror(stdin))
-        return app_process_stopped()
-                   ? PALI_ECANCEL
-                   : pali_fail(err, PALI_EIO, NULL, "standard input: %s", strerror(errno));
+    if (rc)
+        return rc;
     if (n && q->line[n - 1] == '\r')
         n--;
     q->line[n] = '\0';

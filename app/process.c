@@ -4,11 +4,17 @@
 #include <fcntl.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
 
 static atomic_int stop;
+static const int stop_signals[] = {SIGINT, SIGTERM};
+
+enum {
+    STOP_SIGNALS = sizeof stop_signals / sizeof *stop_signals
+};
 
 void app_process_start(void) {
     /* Only LC_CTYPE: numbers are read and written with a point everywhere. */
@@ -29,12 +35,11 @@ static void on_signal(int number) {
 }
 
 void app_process_catch_signals(void) {
-    static const int numbers[] = {SIGINT, SIGTERM};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    for (size_t i = 0; i < STOP_SIGNALS; i++) {
         struct sigaction old, new = {.sa_handler = on_signal}; /* no SA_RESTART: wake reads */
         sigemptyset(&new.sa_mask);
-        if (!sigaction(numbers[i], NULL, &old) && old.sa_handler != SIG_IGN)
-            sigaction(numbers[i], &new, NULL);
+        if (!sigaction(stop_signals[i], NULL, &old) && old.sa_handler != SIG_IGN)
+            sigaction(stop_signals[i], &new, NULL);
     }
 }
 
@@ -48,4 +53,17 @@ bool app_process_stopped(void) {
 
 void app_process_stop(void) {
     atomic_store(&stop, 1);
+}
+
+bool app_process_wait_input(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    sigset_t held, before;
+    sigemptyset(&held);
+    for (size_t i = 0; i < STOP_SIGNALS; i++)
+        sigaddset(&held, stop_signals[i]);
+    pthread_sigmask(SIG_BLOCK, &held, &before);
+    while (!app_process_stopped() && ppoll(&p, 1, NULL, &before) < 0)
+        continue; /* EINTR: only there the signals come through */
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !app_process_stopped();
 }

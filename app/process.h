@@ -28,4 +28,8 @@ bool app_process_stopped(void);
 /* Sets the flag from inside: nobody reads the answer any more. */
 void app_process_stop(void);
 
+/* Waits until reading from fd would not; false once stopped. A signal is never missed, as it
+ * would be between a look at the flag and read(). */
+bool app_process_wait_input(int fd);
+
 #endif

@@ -78,6 +78,16 @@ static inline spawned spawn_start(const char *const *args, int in, int out, int 
     return s;
 }
 
+/* A pipe that holds one page: who writes more waits for us, however late we are. Returns the
+ * program's end (for `out`; close it after the start), *ours is for spawned.out. */
+static inline int spawn_narrow_pipe(int *ours) {
+    int p[2];
+    assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+    assert_true(fcntl(p[1], F_SETPIPE_SZ, 4096) > 0);
+    *ours = p[0];
+    return p[1];
+}
+
 static inline void spawn_close(int *fd) {
     if (*fd >= 0)
         close(*fd);
