@@ -648,16 +648,18 @@ static void loop(chat *c) {
             {painter_fd(c->painter), POLLIN, 0},
             {worker_fd(c->worker), POLLIN, 0},
         };
-        int n = poll(p, c->dirty ? 3 : 4, timeout(c, chat_now()));
-        if (n < 0 && errno != EINTR)
+        if (poll(p, c->dirty ? 3 : 4, timeout(c, chat_now())) < 0 && errno != EINTR)
             return;
         for (int sig; (sig = ui_term_signal());)
             on_signal(c, sig);
-        if (n > 0 && (p[0].revents & (POLLIN | POLLHUP | POLLERR)))
+        /* What was held back may have got its rest while this thread stood still: the clock is
+         * read before the keyboard, so that nothing is late that had come by then. */
+        long seen = chat_now();
+        if (poll(p, 1, 0) > 0 && (p[0].revents & (POLLIN | POLLHUP | POLLERR)))
             read_keys(c);
         ui_event e;
         bool at_once = false;
-        while (!c->quit && ui_keys_next(c->keys, chat_now(), &e)) {
+        while (!c->quit && ui_keys_next(c->keys, seen, &e)) {
             chat_event(c, &e);
             at_once = true;
         }

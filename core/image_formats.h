@@ -27,10 +27,10 @@ typedef struct {
 int pali_image_decode_input(const pali_image_input *in, pali_image *out, pali_error *err);
 
 /* --- sandbox (image_sandbox.c) ------------------------------------------------- */
-/* What a child does with a file, and its seconds on the processor. */
+/* What a child does with a file, its seconds on the processor, and those by the clock. */
 typedef struct {
     int (*decode)(const pali_image_input *in, pali_image *out, pali_error *err);
-    int cpu_seconds;
+    int cpu_seconds, wait_seconds;
 } pali_sandbox_rules;
 
 int pali_image_sandbox_start_with(const pali_sandbox_rules *r, pali_error *err);

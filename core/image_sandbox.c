@@ -43,8 +43,7 @@
 #endif
 
 enum {
-    WAIT_MORE_S = 30, /* a child has this much longer by the clock than on the processor */
-    NAME_MAX_BYTES = 256,
+    NAME_MAX_BYTES = 256
 };
 
 /* What a child may use at most: a picture at the limit as decoders hold it (a JPEG's
@@ -164,6 +163,7 @@ static _Noreturn void decode_and_exit(scmp_filter_ctx filter, const request *q, 
     uint8_t *bytes = NULL;
     if (!fstat(fd[FD_BYTES], &st) && st.st_size > 0)
         bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd[FD_BYTES], 0);
+    alarm((unsigned)rules.wait_seconds + 1); /* nobody waits for it any more, even if it sleeps */
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_CPU, (rlim_t)rules.cpu_seconds);
     limit(RLIMIT_FSIZE, 3 * PALI_IMAGE_MAX_PIXELS);
@@ -274,7 +274,7 @@ int pali_image_sandbox_start_with(const pali_sandbox_rules *r, pali_error *err) 
 }
 
 int pali_image_sandbox_start(pali_error *err) {
-    pali_sandbox_rules r = {pali_image_decode_input, 30};
+    pali_sandbox_rules r = {pali_image_decode_input, 30, 60};
     return pali_image_sandbox_start_with(&r, err);
 }
 
@@ -320,7 +320,7 @@ static int send_request(const request *q, const int fd[FDS]) {
 static int receive_reply(int fd, reply *r) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    time_t end = t.tv_sec + rules.cpu_seconds + WAIT_MORE_S;
+    time_t end = t.tv_sec + rules.wait_seconds;
     for (;;) {
         clock_gettime(CLOCK_MONOTONIC, &t);
         if (t.tv_sec >= end)

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static const uint8_t some_bytes[] = "the bytes of a file";
@@ -50,6 +51,9 @@ static int hostile(const pali_image_input *in, pali_image *out, pali_error *err)
                     0) != MAP_FAILED
                    ? 0
                    : PALI_EIO;
+    case 'p': /* no crash, no work, no end */
+        for (;;)
+            nanosleep(&(struct timespec){.tv_sec = 1000}, NULL);
     case 'e': /* quietly gone */
         _exit(0);
     case 'n':
@@ -66,10 +70,11 @@ static int hostile(const pali_image_input *in, pali_image *out, pali_error *err)
     return 0; /* out is still empty: 0 x 0 pixels */
 }
 
+/* The wait is long: on a busy machine one second on the processor may take a minute. */
 static int start(void **state) {
     (void)state;
     pali_error err = {0};
-    pali_sandbox_rules r = {hostile, 1};
+    pali_sandbox_rules r = {hostile, 1, 300};
     if (pali_image_sandbox_start_with(&r, &err))
         fprintf(stderr, "%s\n", err.what);
     return pali_image_sandbox_on() ? 0 : -1;
@@ -142,6 +147,37 @@ static void sandbox_stops_what_does_not_end(void **state) {
     pali_error err;
     hostile_file('l', &err); /* one second on the processor */
     assert_non_null(strstr(err.what, "failed"));
+}
+
+/* The only child of pid; 0: none. */
+static pid_t child_of(pid_t pid) {
+    char path[64];
+    int child = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", pid, pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return 0;
+    if (fscanf(f, "%d", &child) != 1)
+        child = 0;
+    fclose(f);
+    return child;
+}
+
+static void sandbox_stops_what_sleeps(void **state) {
+    if (access("/proc/thread-self/children", R_OK))
+        skip(); /* a kernel that does not tell */
+    pali_error err = {0};
+    pali_sandbox_rules r = {hostile, 1, 1};
+    pali_image_sandbox_stop();
+    assert_ok(pali_image_sandbox_start_with(&r, &err), err);
+    hostile_file('p', &err); /* whoever is first, the waiting side or the child's alarm */
+    assert_int_equal(err.code, PALI_EFORMAT);
+    pid_t server = child_of(getpid());
+    assert_int_not_equal(server, 0);
+    while (child_of(server)) /* and it is gone */
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    pali_image_sandbox_stop();
+    assert_int_equal(start(state), 0);
 }
 
 static void sandbox_limits_memory(void **state) {
@@ -219,6 +255,7 @@ int main(void) {
         cmocka_unit_test(sandbox_gives_the_same_pixels_and_sentences),
         cmocka_unit_test(sandbox_survives_hostile_decoders),
         cmocka_unit_test(sandbox_stops_what_does_not_end),
+        cmocka_unit_test(sandbox_stops_what_sleeps),
         cmocka_unit_test(sandbox_limits_memory),
         cmocka_unit_test(sandbox_believes_no_reply),
         cmocka_unit_test(sandbox_serves_several_threads),
