@@ -3,7 +3,8 @@
  *   picture_list -> reader thread: decodes -> queue of at most AHEAD -> this thread: asks, writes
  *
  * The reader gets no signals; it is told to stop. Standard input as a picture is read before the
- * thread starts, so that a picture that never comes can be interrupted.                          */
+ * thread starts, so that a picture that never comes can be interrupted; a reader that waits for
+ * another pipe is left behind when the program ends.                                             */
 #include "app/batch.h"
 
 #include "app/emit.h"
@@ -27,6 +28,7 @@
 enum {
     AHEAD = 2, /* decoded pictures that wait; each may be large */
     POLL_MS = 50,
+    GRACE_MS = 200, /* to the reader, once told to stop */
 };
 
 /* A picture on its way from the reader to the model. */
@@ -52,6 +54,7 @@ typedef struct {
     picture queue[AHEAD]; /* oldest first; all below under lock */
     size_t nqueue;
     bool ended, stop;
+    bool left; /* the reader did not end: what it uses must stay */
     pali_error list_failure;
 
     size_t done, failed, skipped, turns;
@@ -116,15 +119,31 @@ static int reader_start(batch *b, pali_error *err) {
     return rc ? pali_fail(err, PALI_EIO, NULL, "cannot start a thread: %s", strerror(rc)) : 0;
 }
 
+/* For something to change, under lock, but not long: a signal changes nothing here. */
+static void wait_a_moment(batch *b) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += POLL_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&b->changed, &b->lock, &until);
+}
+
 static void reader_end(batch *b) {
     picture_list_stop(b->list);
     pthread_mutex_lock(&b->lock);
     b->stop = true;
     pthread_cond_broadcast(&b->changed);
-    pthread_mutex_unlock(&b->lock);
-    pthread_join(b->reader, NULL);
+    for (int ms = 0; !b->ended && ms < GRACE_MS; ms += POLL_MS)
+        wait_a_moment(b);
+    b->left = !b->ended;
     while (b->nqueue)
         picture_close(&b->queue[--b->nqueue]);
+    pthread_mutex_unlock(&b->lock);
+    if (b->left)
+        pthread_detach(b->reader);
+    else
+        pthread_join(b->reader, NULL);
 }
 
 /* Waits for the next picture: 1 and *out, 0 after the last, or an error. */
@@ -132,14 +151,8 @@ static int next_picture(batch *b, picture *out, pali_error *err) {
     int rc = 0;
     double from = app_clock();
     pthread_mutex_lock(&b->lock);
-    while (!b->nqueue && !b->ended && !app_process_stopped()) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += POLL_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&b->changed, &b->lock, &until);
-    }
+    while (!b->nqueue && !b->ended && !app_process_stopped())
+        wait_a_moment(b);
     if (app_process_stopped()) {
         rc = PALI_ECANCEL;
     } else if (b->nqueue) {
@@ -333,7 +346,8 @@ static void read_piped(batch *b) {
 }
 
 int app_batch_run(const app_options *o, const char *prompt, pali_error *err) {
-    batch b = {
+    static batch b; /* a reader left behind may still look at it */
+    b = (batch){
         .o = o,
         .prompt = prompt,
         .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -374,7 +388,8 @@ int app_batch_run(const app_options *o, const char *prompt, pali_error *err) {
     int rc_emit = app_emit_close(b.emit, rc ? NULL : err);
     rc = rc ? rc : rc_emit;
     picture_close(&b.piped);
-    picture_list_close(b.list);
+    if (!b.left)
+        picture_list_close(b.list);
     app_session_close(&b.session);
     return rc;
 }

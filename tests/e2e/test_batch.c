@@ -320,6 +320,30 @@ static void batch_keeps_finished_lines_on_a_signal(void **state) {
     }
 }
 
+/* One signal is enough, too, when a picture is a pipe that nobody writes to, or one that stalls. */
+static void batch_stops_while_a_pipe_is_read(void **state) {
+    (void)state;
+    need_demo();
+    char *path = strdup(at("pipe"));
+    assert_int_equal(mkfifo(path, 0600), 0);
+    for (int stalls = 0; stalls < 2; stalls++) {
+        spawned s = START(-1, -1, "caption", "--demo", at("dir/a.png"), path);
+        int writer = stalls ? open(path, O_WRONLY | O_CLOEXEC) : -1; /* once it is being read */
+        assert_true(!stalls || (writer >= 0 && write(writer, "P6", 2) == 2));
+        spawn_read(&s, 1);
+        kill(s.pid, SIGINT);
+        spawn_finish(&s);
+        if (stalls)
+            close(writer);
+        assert_int_equal(s.status, 130);
+        assert_string_equal(s.text[1], "");
+        assert_int_equal(count_lines(s.text[0]), 1);
+        spawn_free(&s);
+    }
+    unlink(path);
+    free(path);
+}
+
 static void batch_tells_when_the_disk_is_full(void **state) {
     (void)state;
     need_demo();
@@ -371,6 +395,7 @@ int main(void) {
         cmocka_unit_test(batch_refuses_wrong_usage),
         cmocka_unit_test(batch_fails_before_the_model_is_loaded),
         cmocka_unit_test(batch_keeps_finished_lines_on_a_signal),
+        cmocka_unit_test(batch_stops_while_a_pipe_is_read),
         cmocka_unit_test(batch_tells_when_the_disk_is_full),
         cmocka_unit_test(batch_shows_progress_on_a_terminal),
     };
