@@ -213,7 +213,7 @@ static void find_shares(const bench *b, row *r) {
     double rate = r->with.math == PALI_MATH_BF16 ? r->limits.bf16 : r->limits.f32;
     r->picture.share = pali_cost_picture(c) / rate / r->picture.median;
     r->prompt.share = pali_cost_prompt(c, T) / rate / r->prompt.median;
-    r->token.share = pali_cost_token(b->weights, r->with.quant, T + TOKENS / 2) / r->limits.read /
+    r->token.share = pali_cost_token(b->weights, &r->with, T + TOKENS / 2) / r->limits.read /
                      r->token.median;
 }
 

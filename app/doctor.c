@@ -83,7 +83,7 @@ static void look_at_needs(findings *f) {
             if (f->backends[b]->memory(w, &bo, &m, NULL) != 0)
                 continue;
             n->known = true;
-            n->mapped = b ? 0 : pali_fit_mapped(w, bo.quant);
+            n->mapped = b ? 0 : pali_fit_mapped(w, &bo);
             n->weights = m.weights;
             n->kv = m.kv;
             n->workspace = m.workspace;

@@ -69,8 +69,8 @@ static const struct {
      APP_TAKES_MODEL},
     {'b', "backend", "NAME", "auto, cpu or cuda (auto)", APP_TAKES_MODEL | IN_FILE},
     {OPT_HEAD, "head", "KIND",
-     "on a graphics card, the matrix that chooses the next token:\n"
-     "stored, or int8: fewer bytes to read, less exact (stored)",
+     "the matrix that chooses the next token: stored, or int8:\n"
+     "fewer bytes to read, less exact (stored)",
      APP_TAKES_MODEL | IN_FILE},
     {OPT_CONTEXT, "context", "N",
      "room for N tokens of picture, question and answer; 0 is the\n"

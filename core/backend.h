@@ -57,8 +57,8 @@ typedef struct {
     int positions;    /* room in the key/value cache: prefix + answer */
     pali_quant quant; /* NONE, INT8 or NF4: what the decoder's matrices become (quant.h) */
     pali_math math;
-    int head8; /* CUDA: not 0: the head in int8 too. Fewer bytes a token, less exact than what
-                * bitsandbytes does; the CPU backend keeps the head as it is */
+    int head8; /* not 0: a copy of the embedding in int8 is the head. Fewer bytes a token, less
+                * exact than what bitsandbytes does; rows are looked up as stored */
 } pali_backend_options;
 
 /* Bytes a model would take beyond the mapped files. */

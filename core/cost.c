@@ -26,14 +26,14 @@ static double bytes_of(const pali_matrix *m, pali_quant quant) {
     return (double)pali_quant_bytes(as, m->rows, m->cols);
 }
 
-double pali_cost_token(const pali_weights *w, pali_quant quant, int positions) {
+double pali_cost_token(const pali_weights *w, const pali_backend_options *o, int positions) {
     const pali_text_config *t = &w->config.text;
-    double n = bytes_of(&w->embed, PALI_QUANT_NONE);
+    double n = bytes_of(&w->embed, o->head8 ? PALI_QUANT_INT8 : PALI_QUANT_NONE);
     for (int i = 0; i < t->layers; i++) {
         pali_matrix *all[PALI_QUANT_PER_LAYER];
         pali_quant_list(&w->text[i], all);
         for (int k = 0; k < PALI_QUANT_PER_LAYER; k++)
-            n += bytes_of(all[k], quant);
+            n += bytes_of(all[k], o->quant);
     }
     return n + (double)positions * t->layers * 2 * t->K * t->E * sizeof(float);
 }

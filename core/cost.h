@@ -2,8 +2,7 @@
 #ifndef PALI_COST_H
 #define PALI_COST_H
 
-#include "core/quant.h"
-#include "core/weights.h"
+#include "core/backend.h"
 
 /* FLOP (a multiply-add is two) from pixels to embeddings, projector included. */
 double pali_cost_picture(const pali_config *c);
@@ -12,8 +11,8 @@ double pali_cost_picture(const pali_config *c);
  * layer the other positions need keys and values alone. */
 double pali_cost_prompt(const pali_config *c, int tokens);
 
-/* Bytes read for one more token after `positions`: every matrix of the decoder once, as
- * quant makes them, the head, and the cache in float32. */
-double pali_cost_token(const pali_weights *w, pali_quant quant, int positions);
+/* Bytes read for one more token after `positions`: every matrix of the decoder once and the
+ * head, as o makes them, and the cache in float32. */
+double pali_cost_token(const pali_weights *w, const pali_backend_options *o, int positions);
 
 #endif

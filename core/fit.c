@@ -6,14 +6,17 @@
 static const char *const names[] = {
     [PALI_QUANT_NONE] = "unquantised", [PALI_QUANT_INT8] = "int8", [PALI_QUANT_NF4] = "nf4"};
 
-uint64_t pali_fit_mapped(const pali_weights *w, pali_quant quant) {
-    uint64_t n = w->bytes;
-    for (int i = 0; quant != PALI_QUANT_NONE && i < w->config.text.layers; i++) {
+static uint64_t stored(const pali_matrix *m) { /* 0 for those that are quantised already */
+    return (uint64_t)m->rows * (uint64_t)m->cols * pali_dtype_size(m->dtype);
+}
+
+uint64_t pali_fit_mapped(const pali_weights *w, const pali_backend_options *o) {
+    uint64_t n = w->bytes - (o->head8 ? stored(&w->embed) : 0);
+    for (int i = 0; o->quant != PALI_QUANT_NONE && i < w->config.text.layers; i++) {
         pali_matrix *list[PALI_QUANT_PER_LAYER];
         pali_quant_list(&w->text[i], list);
         for (int k = 0; k < PALI_QUANT_PER_LAYER; k++)
-            n -= (uint64_t)list[k]->rows * (uint64_t)list[k]->cols *
-                 pali_dtype_size(list[k]->dtype); /* 0 for those that are quantised already */
+            n -= stored(list[k]);
     }
     return n;
 }
@@ -25,7 +28,7 @@ static int need(const pali_backend *be, const pali_weights *w, const pali_backen
     int rc = be->memory(w, o, &m, err);
     if (rc == 0) {
         *own = (uint64_t)m.weights + m.kv + m.workspace;
-        *all = *own + pali_fit_mapped(w, o->quant);
+        *all = *own + pali_fit_mapped(w, o);
     }
     return rc;
 }

@@ -9,8 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of w that decoding reads from the mapping when its matrices become quant. */
-uint64_t pali_fit_mapped(const pali_weights *w, pali_quant quant);
+/* Bytes of w that are read from the mapping again and again when its matrices become what o
+ * says. */
+uint64_t pali_fit_mapped(const pali_weights *w, const pali_backend_options *o);
 
 /* Decides o->quant where it is AUTO: the first of none, int8 and nf4 that fits `available`
  * bytes (0: not known, all fits), as stored when the weights are quantised already. note

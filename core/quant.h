@@ -28,7 +28,8 @@
  * Only the seven matrices of a decoder layer are quantised: they are nine tenths of what
  * decoding reads. The vision tower and the projector keep their precision, where transformers
  * quantises them too: they run once a picture and gain nothing but error (BENCHMARKS.md);
- * norms, the embedding and the head (tied) keep theirs as there.                                */
+ * norms, the embedding and the head (tied) keep theirs as there, unless an int8 head is asked
+ * for (head8, core/backend.h).                                                               */
 #ifndef PALI_QUANT_H
 #define PALI_QUANT_H
 

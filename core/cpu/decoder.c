@@ -133,8 +133,7 @@ static bool finish_row(pali_model *m, int layer, int keys) {
 static bool head(pali_model *m) {
     pali_norm n = rms(m, &m->w->norm, false);
     pali_norm_row(m, &n, m->row_x, m->row_a);
-    return pali_linear_logits(m, &m->w->embed, m->row_a, m->w->config.text.final_softcap,
-                              m->logits);
+    return pali_linear_logits(m, &m->head, m->row_a, m->w->config.text.final_softcap, m->logits);
 }
 
 static bool step_layer(pali_model *m, int layer) {
@@ -389,7 +388,7 @@ static void score_task(void *arg, int strip, int worker) {
 
 /* The head for all of dec.x, as many ids at a time as the space of the MLP holds. */
 static bool score(pali_model *m, const int32_t *targets, int vocab, int tokens, float *logprobs) {
-    const pali_matrix *e = &m->w->embed;
+    const pali_matrix *h = &m->head;
     pali_norm n = rms(m, &m->w->norm, false);
     if (!pali_norm_strips(m, &n, m->dec.x, tokens, m->dec.a))
         return false;
@@ -400,11 +399,13 @@ static bool score(pali_model *m, const int32_t *targets, int vocab, int tokens, 
     score_job j = {.m = m, .targets = targets, .tokens = tokens};
     for (; j.row < vocab; j.row += j.rows) {
         j.rows = vocab - j.row < m->w->config.text.F ? vocab - j.row : m->w->config.text.F;
-        size_t before = (size_t)j.row * (size_t)e->cols * pali_dtype_size(e->dtype);
-        pali_matrix part = {.dtype = e->dtype,
+        size_t size = h->dtype == PALI_INT8 ? 1 : pali_dtype_size(h->dtype);
+        size_t before = (size_t)j.row * (size_t)h->cols * size;
+        pali_matrix part = {.dtype = h->dtype,
                             .rows = j.rows,
-                            .cols = e->cols,
-                            .data = (const unsigned char *)e->data + before};
+                            .cols = h->cols,
+                            .data = (const unsigned char *)h->data + before,
+                            .scales = h->scales ? h->scales + j.row : NULL};
         pali_linear l = {.w = &part, .put = PALI_PUT, .out = m->dec.h};
         if (!pali_linear_strips(m, &l, 1, m->dec.a, tokens) ||
             !pali_tasks(m, pali_strips(m, tokens), score_task, &j))

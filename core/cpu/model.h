@@ -44,6 +44,7 @@ struct pali_model {
     bool bf16_products;  /* of many tokens, where the weights are bfloat16 */
     const pali_run *run; /* of the call in progress, never NULL inside one */
 
+    pali_matrix head;  /* w's embedding, or that in int8 */
     void *quant_block; /* owned: the quantised matrices; NULL without */
     size_t quant_bytes;
 
@@ -129,10 +130,12 @@ size_t pali_linear_scratch(const pali_kernels *k);
 
 /* Bytes of quant_block for what o asks; PALI_EUNSUPPORTED when w's matrices are quantised
  * otherwise, or unlike each other where they share an input. */
-int pali_quantise_plan(const pali_weights *w, pali_quant quant, size_t *bytes, pali_error *err);
-/* Fills m->text, from w's layers or by quantising them into a new quant_block, layer by layer
- * on the pool; what was read of the files is given back. PALI_ECANCEL, PALI_ENOMEM. */
-int pali_quantise_weights(pali_model *m, pali_quant quant, pali_error *err);
+int pali_quantise_plan(const pali_weights *w, const pali_backend_options *o, size_t *bytes,
+                       pali_error *err);
+/* Fills m->text and m->head, from w or by quantising into a new quant_block, the head and then
+ * layer by layer, on the pool; what was read of the files is given back. PALI_ECANCEL,
+ * PALI_ENOMEM. */
+int pali_quantise_weights(pali_model *m, const pali_backend_options *o, pali_error *err);
 void pali_quantise_close(pali_model *m);
 
 /* --- norm.c ------------------------------------------------------------------- */

@@ -28,8 +28,16 @@ static pali_dtype becomes(const pali_matrix *m, pali_quant quant) {
     return quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8;
 }
 
-int pali_quantise_plan(const pali_weights *w, pali_quant quant, size_t *bytes, pali_error *err) {
-    *bytes = 0;
+static int too_large(pali_error *err) {
+    return pali_fail(err, PALI_ELIMIT, NULL, "a matrix is too large to be quantised");
+}
+
+int pali_quantise_plan(const pali_weights *w, const pali_backend_options *o, size_t *bytes,
+                       pali_error *err) {
+    pali_quant quant = o->quant;
+    *bytes = o->head8 ? pali_quant_bytes(PALI_INT8, w->embed.rows, w->embed.cols) : 0;
+    if (o->head8 && *bytes == 0)
+        return too_large(err);
     for (int i = 0; i < w->config.text.layers; i++) {
         pali_matrix *list[PALI_QUANT_PER_LAYER];
         pali_dtype to[PALI_QUANT_PER_LAYER];
@@ -45,7 +53,7 @@ int pali_quantise_plan(const pali_weights *w, pali_quant quant, size_t *bytes, p
                                  "the weights are stored as %s already", pali_dtype_name(m->dtype));
             size_t n = to[k] != m->dtype ? pali_quant_bytes(to[k], m->rows, m->cols) : 0;
             if ((to[k] != m->dtype && n == 0) || !pali_size_add(*bytes, n, bytes))
-                return pali_fail(err, PALI_ELIMIT, NULL, "a matrix is too large to be quantised");
+                return too_large(err);
         }
         /* Products that share an input round it once: q k v, gate up. */
         if (any && (to[0] != to[1] || to[0] != to[2] || to[4] != to[5]))
@@ -111,16 +119,24 @@ static float *absmax_room(const pali_model *m) {
     return malloc((most / PALI_NF4_BLOCK + 1) * sizeof(float));
 }
 
-static int quantise_layers(pali_model *m, pali_quant quant, float *absmax, pali_error *err) {
+static int quantise_all(pali_model *m, const pali_backend_options *o, float *absmax,
+                        pali_error *err) {
     int layers = m->w->config.text.layers;
     unsigned char *mem = m->quant_block;
+    if (o->head8) { /* beside the embedding, whose rows are looked up as they are stored */
+        if (!quantise_matrix(m, &m->head, PALI_INT8, mem, absmax))
+            return pali_stopped(err);
+        if (!pali_weights_converted(m->w)) /* converted memory cannot be read again */
+            pali_weights_release(m->w, &m->w->embed);
+        mem += pali_quant_bytes(PALI_INT8, m->head.rows, m->head.cols);
+    }
     for (int i = 0; i < layers; i++) {
         pali_matrix *list[PALI_QUANT_PER_LAYER];
         pali_progress(m, PALI_STAGE_LOAD, i, layers);
         pali_quant_list(&m->text[i], list);
         for (int k = 0; k < PALI_QUANT_PER_LAYER; k++) {
             pali_matrix was = *list[k];
-            pali_dtype to = becomes(&was, quant);
+            pali_dtype to = becomes(&was, o->quant);
             if (to == was.dtype)
                 continue;
             if (!quantise_matrix(m, list[k], to, mem, absmax))
@@ -132,13 +148,14 @@ static int quantise_layers(pali_model *m, pali_quant quant, float *absmax, pali_
     return 0;
 }
 
-int pali_quantise_weights(pali_model *m, pali_quant quant, pali_error *err) {
+int pali_quantise_weights(pali_model *m, const pali_backend_options *o, pali_error *err) {
     size_t layers = (size_t)m->w->config.text.layers, n;
     m->text = malloc(layers * sizeof *m->text);
     if (!m->text)
         return pali_fail_nomem(err, "opening the model");
     memcpy(m->text, m->w->text, layers * sizeof *m->text);
-    int rc = pali_quantise_plan(m->w, quant, &n, err);
+    m->head = m->w->embed;
+    int rc = pali_quantise_plan(m->w, o, &n, err);
     if (rc != 0 || n == 0)
         return rc;
     void *block = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -153,7 +170,7 @@ int pali_quantise_weights(pali_model *m, pali_quant quant, pali_error *err) {
     m->quant_block = block;
     m->quant_bytes = n;
     madvise(block, n, MADV_HUGEPAGE); /* a wish */
-    rc = quantise_layers(m, quant, absmax, err);
+    rc = quantise_all(m, o, absmax, err);
     free(absmax);
     return rc;
 }

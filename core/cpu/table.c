@@ -189,7 +189,7 @@ static int prepare(const pali_weights *w, const pali_backend_options *o, const p
                          "a context of %d positions needs more memory than can be addressed",
                          o->positions);
     *need = (pali_memory){.kv = kv.used, .workspace = work.used};
-    return pali_quantise_plan(w, o->quant, &need->weights, err);
+    return pali_quantise_plan(w, o, &need->weights, err);
 }
 
 /* --- the table ---------------------------------------------------------------------- */
@@ -261,7 +261,7 @@ int pali_cpu_open(const pali_weights *w, const pali_backend_options *o, const pa
     plan(m, &kv, &work, pali_pool_threads(m->pool));
     pali_decoder_rope(m);
     enter(m, run);
-    rc = pali_quantise_weights(m, o->quant, err);
+    rc = pali_quantise_weights(m, o, err);
     if (rc == 0)
         pali_progress(m, PALI_STAGE_LOAD, 1, 1);
     leave(m, rc);

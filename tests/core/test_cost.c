@@ -53,9 +53,15 @@ static void cost_of_a_token(void **unused) {
     pali_error err = {0};
     assert_ok(pali_weights_random(&c, &w, &err), err);
     double layer = 110100480, head = 2048.0 * 1000 * 2, cache = 300.0 * 2 * 2 * 256 * 4;
-    assert_near(pali_cost_token(w, PALI_QUANT_NONE, 300), 2 * 2 * layer + head + cache, 1e-9);
-    assert_near(pali_cost_token(w, PALI_QUANT_INT8, 300), 2 * layer + head + cache, 0.002);
-    assert_near(pali_cost_token(w, PALI_QUANT_NF4, 300), 0.51587 * 2 * layer + head + cache, 0.002);
+    pali_backend_options o = {.quant = PALI_QUANT_NONE};
+    assert_near(pali_cost_token(w, &o, 300), 2 * 2 * layer + head + cache, 1e-9);
+    o.quant = PALI_QUANT_INT8;
+    assert_near(pali_cost_token(w, &o, 300), 2 * layer + head + cache, 0.002);
+    o.quant = PALI_QUANT_NF4;
+    assert_near(pali_cost_token(w, &o, 300), 0.51587 * 2 * layer + head + cache, 0.002);
+    double with_head = pali_cost_token(w, &o, 300);
+    o.head8 = 1;
+    assert_near(with_head - pali_cost_token(w, &o, 300), head / 2, 0.003); /* and scales */
 
     /* The model itself: every tensor there, apart from the others, and of plausible numbers. */
     assert_int_equal(w->bytes, 2 * w->params);

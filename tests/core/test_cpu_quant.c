@@ -212,21 +212,21 @@ enum {
     STEPS = 4
 };
 
-/* Logits of a prefix (image and 7 ids) and of STEPS tokens: [1 + STEPS][V]. */
-static float *answer(const pali_weights *w, pali_quant quant, const pali_kernels *k, int threads,
-                     pali_math math) {
+/* Logits of a prefix (image and 7 ids) and of STEPS tokens, [1 + STEPS][V], and then the log
+ * probabilities of the same tokens appended together. */
+static float *answer_with(const pali_weights *w, const pali_backend_options *o,
+                          const pali_kernels *k) {
     const pali_backend *be = pali_backend_cpu();
-    pali_backend_options o = {.threads = threads, .positions = 40, .quant = quant, .math = math};
     pali_error err = {0};
     pali_model *m;
     pali_embeds *e;
     size_t V = (size_t)w->config.text.V;
     int32_t ids[7 + STEPS];
     state = 99; /* the same question every time */
-    float *pixels = random_pixels(w), *out = malloc((1 + STEPS) * V * sizeof *out);
+    float *pixels = random_pixels(w), *out = malloc(((1 + STEPS) * V + STEPS) * sizeof *out);
     assert_non_null(out);
     random_ids(w, 7 + STEPS, ids);
-    assert_ok(pali_cpu_open(w, &o, k, NULL, &m, &err), err);
+    assert_ok(pali_cpu_open(w, o, k, NULL, &m, &err), err);
     assert_ok(be->encode_image(m, pixels, NULL, &e, &err), err);
     const pali_embeds *one = e;
     assert_ok(be->prefill(m, &one, 1, ids, 7, NULL, &err), err);
@@ -235,10 +235,29 @@ static float *answer(const pali_weights *w, pali_quant quant, const pali_kernels
         assert_ok(be->decode(m, ids[7 + s], NULL, &err), err);
         memcpy(out + (1 + s) * V, be->logits(m), V * sizeof *out);
     }
+    assert_ok(be->rewind(m, w->config.vision.P + 7, &err), err);
+    assert_ok(be->extend(m, ids + 7, STEPS, ids + 7, (int)V, out + (1 + STEPS) * V, NULL, &err),
+              err);
     be->embeds_free(m, e);
     be->close(m);
     free(pixels);
     return out;
+}
+
+static float *answer(const pali_weights *w, pali_quant quant, const pali_kernels *k, int threads,
+                     pali_math math) {
+    pali_backend_options o = {.threads = threads, .positions = 40, .quant = quant, .math = math};
+    return answer_with(w, &o, k);
+}
+
+/* The largest |got - want| over the largest |want|, of n. */
+static double apart(const float *got, const float *want, size_t n) {
+    double worst = 0, top = 0;
+    for (size_t i = 0; i < n; i++) {
+        worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
+        top = fmax(top, fabs((double)want[i]));
+    }
+    return worst / top;
 }
 
 static void compare(int gemma, bool blocks, pali_dtype source, pali_quant quant) {
@@ -250,16 +269,11 @@ static void compare(int gemma, bool blocks, pali_dtype source, pali_quant quant)
     for (int t = 0; (k = pali_kernels_at(t)); t++) {
         float *want = answer(&plain.w, PALI_QUANT_NONE, k, 1, PALI_MATH_F32),
               *got = answer(&r->w, quant, k, 1, PALI_MATH_F32);
-        double worst = 0, top = 0;
-        for (size_t i = 0; i < n; i++) {
-            worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
-            top = fmax(top, fabs((double)want[i]));
-        }
+        double off = apart(got, want, n);
         /* Seen: 7e-5 where products are by integers, 0 where rows are no whole number of
          * blocks and all is float. Two codes swapped, or a scale of the next block: 1e-2. */
-        if (!(worst <= (blocks ? 5e-4 : 1e-5) * top))
-            fail_msg("%s, Gemma %d, %s: off by %g", k->name, gemma, pali_dtype_name(to),
-                     worst / top);
+        if (!(off <= (blocks ? 5e-4 : 1e-5)))
+            fail_msg("%s, Gemma %d, %s: off by %g", k->name, gemma, pali_dtype_name(to), off);
         /* Any number of threads, and matrices that come quantised: the same bits. */
         for (int threads = 2; threads <= 5; threads += 3) {
             float *again = answer(&r->w, quant, k, threads, PALI_MATH_F32);
@@ -296,16 +310,52 @@ static void cpu_quant_models_with_bf16_products(void **unused) {
         size_t V = (size_t)r->w.config.text.V;
         float *want = answer(&plain.w, PALI_QUANT_NONE, k, 2, PALI_MATH_BF16);
         float *got = answer(&r->w, q, k, 2, PALI_MATH_BF16);
-        double worst = 0, top = 0;
-        for (size_t i = 0; i < V; i++) {
-            worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
-            top = fmax(top, fabs((double)want[i]));
-        }
         /* Seen: 1e-3; only the last layer's last row has its weights unrounded. */
-        if (!(worst <= 5e-3 * top))
-            fail_msg("off by %g", worst / top);
+        double off = apart(got, want, V);
+        if (!(off <= 5e-3))
+            fail_msg("off by %g", off);
         free(want), free(got);
         undo(&plain);
+        drop(r);
+    }
+}
+
+/* A stored head that int8 holds exactly gives the same logits as the int8 head, and log
+ * probabilities of known tokens; any other stored head gives nearly the same. */
+static void cpu_quant_int8_head(void **unused) {
+    (void)unused;
+    for (int c = 0; c < 4; c++) {
+        bool blocks = c % 2 == 0;
+        random_model *r = make(config_of(1 + c / 2, blocks), PALI_F32);
+        size_t V = (size_t)r->w.config.text.V, n = (1 + STEPS) * V;
+        pali_weights exact = r->w;
+        pali_matrix *e = &exact.embed;
+        changed own = {0};
+        pali_error err = {0};
+        pali_quant_parts q = pali_quant_place(
+            PALI_INT8, e->rows, e->cols, keep(&own, pali_quant_bytes(PALI_INT8, e->rows, e->cols)));
+        assert_ok(pali_quantize(e, &q, &err), err);
+        pali_matrix coded = pali_quant_matrix(&q);
+        float *x = keep(&own, V * (size_t)e->cols * sizeof *x);
+        pali_matrix_read(&coded, 0, V * (size_t)e->cols, x);
+        e->data = x;
+        const pali_kernels *k;
+        for (int t = 0; (k = pali_kernels_at(t)); t++) {
+            pali_backend_options o = {.threads = 2, .positions = 40, .math = PALI_MATH_F32};
+            float *want = answer_with(&exact, &o, k), *stored = answer_with(&r->w, &o, k);
+            o.head8 = 1;
+            float *got = answer_with(&exact, &o, k), *rounded = answer_with(&r->w, &o, k);
+            /* Seen: 3e-5, and 0 where all is float. The scale of another row: 1e-1. */
+            double off = apart(got, want, n), scores = apart(got + n, want + n, STEPS);
+            if (!(off <= (blocks ? 2e-4 : 1e-5)) || !(scores <= 1e-5))
+                fail_msg("%s, case %d: off by %g, scores by %g", k->name, c, off, scores);
+            /* Seen: 3e-3. */
+            off = apart(rounded, stored, V), scores = apart(rounded + n, stored + n, STEPS);
+            if (!(off <= 1e-2 && off > 1e-4 && scores > 1e-5))
+                fail_msg("%s, case %d: rounded, off by %g and %g", k->name, c, off, scores);
+            free(want), free(stored), free(got), free(rounded);
+        }
+        undo(&own);
         drop(r);
     }
 }
@@ -332,6 +382,11 @@ static void cpu_quant_memory_is_told(void **unused) {
         assert_ok(be->memory(&r->w, &o, &some, &err), err);
         assert_int_equal(some.weights, want);
         assert_int_equal(some.kv, none.kv);
+        o.head8 = 1;
+        assert_ok(be->memory(&r->w, &o, &some, &err), err);
+        want += pali_quant_bytes(PALI_INT8, r->w.embed.rows, r->w.embed.cols);
+        assert_int_equal(some.weights, want);
+        o.head8 = 0;
     }
     drop(r);
 }
@@ -385,6 +440,7 @@ int main(void) {
         cmocka_unit_test(cpu_quant_passes_on_nan),
         cmocka_unit_test(cpu_quant_models_are_their_dequantised_ones),
         cmocka_unit_test(cpu_quant_models_with_bf16_products),
+        cmocka_unit_test(cpu_quant_int8_head),
         cmocka_unit_test(cpu_quant_memory_is_told),
         cmocka_unit_test(cpu_quant_refuses_what_is_stored_otherwise),
         cmocka_unit_test(cpu_quant_loading_can_be_stopped),

@@ -20,7 +20,7 @@ static uint64_t size_of(pali_quant quant, bool mapped) {
     pali_backend_options o = {.threads = 1, .positions = 40, .quant = quant};
     pali_memory m;
     assert_ok(pali_backend_cpu()->memory(&r->w, &o, &m, &err), err);
-    return m.weights + m.kv + m.workspace + (mapped ? pali_fit_mapped(&r->w, quant) : 0);
+    return m.weights + m.kv + m.workspace + (mapped ? pali_fit_mapped(&r->w, &o) : 0);
 }
 
 static void fit_auto_takes_the_first_that_fits(void **unused) {

@@ -187,20 +187,22 @@ def random_layers(n, positions, heads=8, D=2048, E=256, hidden=16384, V=4096):
             x = x + m["down_proj"](F.gelu(m["gate_proj"](y), approximate="tanh") * m["up_proj"](y))
             states[name] = x
     head = torch.randn(V, D, generator=g) * 0.06
-    want = norm(states.pop("float32")) @ head.T
+    want = norm(states["float32"]) @ head.T
     header(f"{n} random layers of 3B size, {positions} positions, {V} words")
-    for name, x in states.items():
+    head8 = Rounded(head, "int8")
+    ways = [(name, lambda x: x @ head.T) for name in states if name != "float32"]
+    for name, last in ways + [(name, head8) for name in ("float32", "int8 a row, 16-bit", "nf4, 16-bit")]:
         s = Score()
-        s.add(want, norm(x) @ head.T)
-        s.line(name)
+        s.add(want, last(norm(states[name])))
+        s.line(name + (", int8 head" if last is head8 else ""))
 
 
 # --- 2: the miniature model -----------------------------------------------------
 
 
-def dump(pali, model, image, prompt, quant):
+def dump(pali, model, image, prompt, quant, head="stored"):
     with tempfile.TemporaryDirectory() as d:
-        subprocess.run([pali, "-m", model, "-q", quant, "--math", "f32", "--dump", d, "-p", prompt, image],
+        subprocess.run([pali, "-m", model, "-q", quant, "--head", head, "--math", "f32", "--dump", d, "-p", prompt, image],
                        stdin=subprocess.DEVNULL, capture_output=True, check=True)
         return {n: np.load(os.path.join(d, n + ".npy")) for n in ("pixel_values", "prefix_ids", "logits", "output_ids")}
 
@@ -232,15 +234,15 @@ def miniature(pali, path, pictures):
     asked = [q for q in demo_eval.make(out, pictures, 77) if len(q["prompts"]) == 1][:pictures]
     truth = [dump(pali, path, os.path.join(out, q["image"]), q["prompts"][0], "none") for q in asked]
     header(f"the miniature model, {len(asked)} questions, {sum(len(d['logits']) for d in truth)} tokens")
-    for quant in ("int8", "nf4"):
+    for quant, head in [("none", "int8"), ("int8", "stored"), ("int8", "int8"), ("nf4", "stored"), ("nf4", "int8")]:
         s, same = Score(), 0
         for q, want in zip(asked, truth):
-            got = dump(pali, path, os.path.join(out, q["image"]), q["prompts"][0], quant)
+            got = dump(pali, path, os.path.join(out, q["image"]), q["prompts"][0], quant, head)
             a, b = want["output_ids"].tolist(), got["output_ids"].tolist()
             n = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)) - 1) + 1
             s.add(want["logits"][:n], got["logits"][:n])
             same += a == b
-        s.line(f"pali -q {quant}")
+        s.line(f"pali -q {quant}" + (" --head int8" if head == "int8" else ""))
         print(f"{'':34s} {same} of {len(asked)} answers are the same")
     ways = [("transformers, float32", Plain, False)] + [(*w, False) for w in WAYS if "bitsandbytes" in w[0]]
     ways += [(w[0] + ", tower too", w[1], True) for w in WAYS if w[0] in ("bitsandbytes int8", "bitsandbytes nf4 in float32")]
