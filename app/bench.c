@@ -213,16 +213,19 @@ static void find_shares(const bench *b, row *r) {
     double rate = r->with.math == PALI_MATH_BF16 ? r->limits.bf16 : r->limits.f32;
     r->picture.share = pali_cost_picture(c) / rate / r->picture.median;
     r->prompt.share = pali_cost_prompt(c, T) / rate / r->prompt.median;
-    r->token.share = pali_cost_token(b->weights, &r->with, T + TOKENS / 2) / r->limits.read /
-                     r->token.median;
+    r->token.share =
+        pali_cost_token(b->weights, &r->with, T + TOKENS / 2) / r->limits.read / r->token.median;
 }
 
 static void add_row(bench *b, const app_options *o, const char *name, pali_quant quant,
                     pali_math math) {
     int T = b->weights->config.vision.P + PROMPT;
-    b->rows[b->nrows++] = (row){
-        .name = name,
-        .with = {.threads = o->threads, .positions = T + TOKENS + 1, .quant = quant, .math = math}};
+    b->rows[b->nrows++] = (row){.name = name,
+                                .with = {.threads = o->threads,
+                                         .positions = T + TOKENS + 1,
+                                         .quant = quant,
+                                         .math = math,
+                                         .head8 = o->head8}};
 }
 
 /* The ways that differ here, as far as the options ask for them. */

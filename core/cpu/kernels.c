@@ -15,6 +15,8 @@ enum {
     VN = 4
 };
 #define TILE_ROWS 6
+#define ROWS      4
+#define NF4_ROWS  2
 #define TABLE     pali_kernels_plain
 #define NAME      "plain"
 

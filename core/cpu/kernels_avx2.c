@@ -10,6 +10,8 @@ enum {
     VN = 8
 };
 #define TILE_ROWS 6 /* 12 accumulators, 2 of x, 1 of w: 15 of 16 registers */
+#define ROWS      4
+#define NF4_ROWS  2
 #define TABLE     pali_kernels_avx2
 #define NAME      "AVX2"
 

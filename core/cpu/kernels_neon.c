@@ -12,6 +12,8 @@ enum {
     VN = 4
 };
 #define TILE_ROWS 12 /* 24 accumulators, 2 of x, 1 of w: 27 of 32 registers */
+#define ROWS      8
+#define NF4_ROWS  4
 #define TABLE     pali_kernels_neon
 #define NAME      "NEON"
 

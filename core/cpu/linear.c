@@ -21,14 +21,15 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS = 96,       /* a multiple of every table's tile rows */
-    STEP = 256,            /* x of a strip: 256 * 32 floats, 32 KB at 16 floats a vector */
-    LD = STEP + 16,        /* panel row; not a power of two, or rows would share cache sets */
-    PAIRS_LD = LD / 2,     /* the same in pairs of bfloat16 */
-    ROW_BYTES = 96 * 1024, /* weights of one task of a one-token product */
-    ROWS_MAX = 512,        /* rows of such a task */
-    TASKS_EACH = 8,        /* tasks a thread should have to choose from */
-    PIECE = 512,           /* weights widened at a time where a row has no fast way */
+    BLOCK_ROWS = 96,        /* a multiple of every table's tile rows */
+    STEP = 256,             /* x of a strip: 256 * 32 floats, 32 KB at 16 floats a vector */
+    LD = STEP + 16,         /* panel row; not a power of two, or rows would share cache sets */
+    PAIRS_LD = LD / 2,      /* the same in pairs of bfloat16 */
+    ROW_BYTES = 130 * 1024, /* weights of one task of a one-token product, or ROWS_TOGETHER */
+    ROWS_TOGETHER = 8,      /* rows that a kernel takes at once, at most */
+    ROWS_MAX = 512,         /* rows of such a task */
+    TASKS_EACH = 8,         /* tasks a thread should have to choose from */
+    PIECE = 512,            /* weights widened at a time where a row has no fast way */
 };
 
 typedef struct {
@@ -264,8 +265,8 @@ typedef struct {
 
 /* Rows of W in one task: a fixed number of bytes, so that tasks take about as long. */
 static int task_rows(const pali_matrix *w) {
-    size_t rows = ROW_BYTES / (span(w, (size_t)w->cols) + 1) / 4 * 4;
-    return rows < 4 ? 4 : rows > ROWS_MAX ? ROWS_MAX : (int)rows;
+    size_t rows = ROW_BYTES / (span(w, (size_t)w->cols) + 1) / ROWS_TOGETHER * ROWS_TOGETHER;
+    return rows < ROWS_TOGETHER ? ROWS_TOGETHER : rows > ROWS_MAX ? ROWS_MAX : (int)rows;
 }
 
 static int task_count(const pali_matrix *w) {

@@ -3,6 +3,8 @@
  * The including file sets, before the include:
  *   VN            floats of a vector (4, 8, 16)
  *   TILE_ROWS     rows of a tile: TILE_ROWS * 2 accumulators must stay in registers
+ *   ROWS          rows of weights that meet one vector together, two accumulators each;
+ *   NF4_ROWS      the same of NF4, at most ROWS
  *   v_fma(a,b,c)  a * b + c, fused where the machine can
  *   v_max(a,b)    the larger; b when either is NaN (so a NaN in a is passed over)
  *   v_half(p)     VN IEEE halves at p, any alignment, as floats
@@ -216,37 +218,59 @@ static void widen(pali_dtype dtype, const void *src, size_t n, float *dst) {
         widen_body(PALI_F32, src, n, dst);
 }
 
-/* Bound by memory, and at the speed of a plain read as it is: one linear stream, the
- * processor's own prefetch. Software prefetch and several rows at once were measured and
- * were slower or no faster. Four sums, because one fused multiply-add waits for the last. */
-INLINE void dot_rows(pali_dtype dtype, const unsigned char *w, size_t ld, int rows, size_t n,
-                     const float *x, float *y) {
-    size_t size = dtype == PALI_F32 ? 4 : 2;
-    for (int r = 0; r < rows; r++) {
-        const unsigned char *p = w + (size_t)r * ld;
-        vf acc[4] = {{0}};
-        size_t i = 0;
-        for (; i + 4 * VN <= n; i += 4 * VN)
-            UNROLL for (size_t j = 0; j < 4; j++) {
-                vf v = v_widen(dtype, p + (i + j * VN) * size);
-                acc[j] = v_fma(v, v_load(x + i + j * VN), acc[j]);
-            }
-        for (; i < n; i += VN) {
-            size_t m = n - i < VN ? n - i : VN;
-            acc[0] = v_fma(v_widen_part(dtype, p + i * size, m), v_load_part(x + i, m), acc[0]);
-        }
-        y[r] = v_sum((acc[0] + acc[1]) + (acc[2] + acc[3]));
+/* Rows of weights against x, several at a time (ROWS): rows [0, rows / ROWS), and with each the
+ * row so many further on, and so on. Each of these streams is then a long one, which the
+ * processor foresees, and what is loaded of x serves all of them: an x of 16384 elements does
+ * not fit the first cache beside the weights, and loading it for every row halved the speed.
+ * A row's sum does not depend on how it is grouped. Software prefetch was slower. */
+
+/* y[r * apart] = row r * apart of w, for R rows; the rows of w are ld bytes apart. Two sums,
+ * because one fused multiply-add waits for the last. */
+INLINE void dot_rows(pali_dtype dtype, const unsigned char *w, size_t ld, int R, int apart,
+                     size_t n, const float *x, float *y) {
+    size_t size = dtype == PALI_F32 ? 4 : 2, i = 0;
+    const unsigned char *p[ROWS];
+    vf acc[ROWS][2];
+    UNROLL for (int r = 0; r < R; r++) {
+        p[r] = w + (size_t)(r * apart) * ld;
+        acc[r][0] = acc[r][1] = (vf){0};
     }
+    for (; i + 2 * VN <= n; i += 2 * VN) {
+        vf x0 = v_load(x + i), x1 = v_load(x + i + VN);
+        UNROLL for (int r = 0; r < R; r++) {
+            acc[r][0] = v_fma(v_widen(dtype, p[r] + i * size), x0, acc[r][0]);
+            acc[r][1] = v_fma(v_widen(dtype, p[r] + (i + VN) * size), x1, acc[r][1]);
+        }
+    }
+    for (; i < n; i += VN) {
+        size_t m = n - i < VN ? n - i : VN;
+        vf part = v_load_part(x + i, m);
+        UNROLL for (int r = 0; r < R; r++) {
+            acc[r][0] = v_fma(v_widen_part(dtype, p[r] + i * size, m), part, acc[r][0]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+        y[r * apart] = v_sum(acc[r][0] + acc[r][1]);
+    }
+}
+
+INLINE void dot_of(pali_dtype dtype, const unsigned char *w, size_t ld, int rows, size_t n,
+                   const float *x, float *y) {
+    int apart = rows / ROWS, r = 0;
+    for (; r < apart; r++)
+        dot_rows(dtype, w + (size_t)r * ld, ld, ROWS, apart, n, x, y + r);
+    for (r = apart * ROWS; r < rows; r++)
+        dot_rows(dtype, w + (size_t)r * ld, ld, 1, 0, n, x, y + r);
 }
 
 static void dot(pali_dtype dtype, const void *w, size_t ld, int rows, size_t n, const float *x,
                 float *y) {
     if (dtype == PALI_BF16)
-        dot_rows(PALI_BF16, w, ld, rows, n, x, y);
+        dot_of(PALI_BF16, w, ld, rows, n, x, y);
     else if (dtype == PALI_F16)
-        dot_rows(PALI_F16, w, ld, rows, n, x, y);
+        dot_of(PALI_F16, w, ld, rows, n, x, y);
     else
-        dot_rows(PALI_F32, w, ld, rows, n, x, y);
+        dot_of(PALI_F32, w, ld, rows, n, x, y);
 }
 
 static void mix(size_t keys, size_t n, const float *p, const float *v, size_t ld, float *out) {

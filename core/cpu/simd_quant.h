@@ -75,33 +75,39 @@ static void round16(size_t n, const float *x, pali_dtype dtype, int16_t *q, floa
 
 /* --- int8 ------------------------------------------------------------------------- */
 
-INLINE vi int8_block(const int8_t *w, const int16_t *x) {
-    vi sum = {0};
-    UNROLL for (int i = 0; i < BLOCK; i += 2 * VN) {
-        vs v = v_from8(w + i);
-        sum = v_mac16(sum, v, *(const vs_any *)(const void *)(x + i));
+/* As dot_rows in simd.h. */
+INLINE void int8_rows(const pali_matrix *m, int row, int R, int apart, const int16_t *x,
+                      const float *xs, float *y) {
+    size_t n = (size_t)m->cols, blocks = n / BLOCK;
+    const int8_t *w[ROWS];
+    vf acc[ROWS];
+    UNROLL for (int r = 0; r < R; r++) {
+        w[r] = (const int8_t *)m->data + (size_t)(row + r * apart) * n;
+        acc[r] = (vf){0};
     }
-    return sum;
+    for (size_t b = 0; b < blocks; b++) {
+        vf scale = v_set(xs[b]);
+        UNROLL for (int r = 0; r < R; r++) {
+            vi sum = {0};
+            UNROLL for (int i = 0; i < BLOCK; i += 2 * VN) {
+                vs v = v_from8(w[r] + b * BLOCK + i);
+                sum = v_mac16(sum, v, *(const vs_any *)(const void *)(x + b * BLOCK + i));
+            }
+            acc[r] = v_fma(__builtin_convertvector(sum, vf), scale, acc[r]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+        y[r * apart] = v_sum(acc[r]) * (m->scales[row + r * apart] * PALI_INT8_STEP);
+    }
 }
 
 static void dot_int8(const pali_matrix *m, int row, int rows, const int16_t *x, const float *xs,
                      float *y) {
-    size_t n = (size_t)m->cols, blocks = n / BLOCK;
-    for (int r = 0; r < rows; r++) {
-        const int8_t *w = (const int8_t *)m->data + (size_t)(row + r) * n;
-        vf acc[2] = {{0}};
-        size_t b = 0;
-        for (; b + 2 <= blocks; b += 2)
-            UNROLL for (size_t j = 0; j < 2; j++) {
-                vi sum = int8_block(w + (b + j) * BLOCK, x + (b + j) * BLOCK);
-                acc[j] = v_fma(__builtin_convertvector(sum, vf), v_set(xs[b + j]), acc[j]);
-            }
-        if (b < blocks) {
-            vi sum = int8_block(w + b * BLOCK, x + b * BLOCK);
-            acc[0] = v_fma(__builtin_convertvector(sum, vf), v_set(xs[b]), acc[0]);
-        }
-        y[r] = v_sum(acc[0] + acc[1]) * (m->scales[row + r] * PALI_INT8_STEP);
-    }
+    int apart = rows / ROWS, r = 0;
+    for (; r < apart; r++)
+        int8_rows(m, row + r, ROWS, apart, x, xs, y + r);
+    for (r = apart * ROWS; r < rows; r++)
+        int8_rows(m, row + r, 1, 0, x, xs, y + r);
 }
 
 INLINE void read_int8(const pali_matrix *m, size_t from, size_t n, float *dst) {
@@ -122,11 +128,13 @@ INLINE void read_int8(const pali_matrix *m, size_t from, size_t n, float *dst) {
 
 /* --- NF4 -------------------------------------------------------------------------- */
 
-/* By floor(log2 u) modulo 8, from 1 on: what pali_nf4_map[127 + u] is made of, 10^(e-6) times
- * 0.9 and times 0.1 + 0.45 / 2^e; e = 7 is the 1 at the end. */
-static const float map_slope[8] = {0.9e-5f, 0.9e-4f, 0.9e-3f, 0.9e-2f, 0.9e-1f, 0.9f, 0, 0.9e-6f};
-static const float map_start[8] = {0.325e-5f,     0.2125e-4f,  0.15625e-3f, 0.128125e-2f,
-                                   0.1140625e-1f, 0.10703125f, 1.0f,        0.55e-6f};
+/* pali_nf4_map[127 + c] = slope c + start for c > 0, and odd: straight between powers of two,
+ * these by floor(log2 c) modulo 8. With e of them it is 10^(e-6) times 0.9 and 0.1 + 0.45 / 2^e
+ * along c / 2^e - 1; e = 7 is the 1 at the end. */
+static const float map_slope[8] = {0.9e-5f / 2,  0.9e-4f / 4,  0.9e-3f / 8, 0.9e-2f / 16,
+                                   0.9e-1f / 32, 0.9e-0f / 64, 0,           0.9e-6f};
+static const float map_start[8] = {-0.575e-5f,     -0.6875e-4f,  -0.74375e-3f, -0.771875e-2f,
+                                   -0.7859375e-1f, -0.79296875f, 1.0f,         -0.35e-6f};
 
 /* The scales of blocks [block, block + VN), of which n are there; within 1e-6 of
  * pali_nf4_scale, by arithmetic because gathering from a table takes three times as long. */
@@ -136,14 +144,16 @@ INLINE vf nf4_scales(const pali_matrix *m, size_t block, size_t n, float offset)
     if (n < VN)
         codes = memcpy(t, codes, n);
     vi c = v_from8u_32(codes) - 127;
-    vi u = (c ^ c >> 31) - (c >> 31), bits = (vi) __builtin_convertvector(u, vf), e = bits >> 23;
-    vf part = (vf)((bits & 0x7fffff) | 0x3f800000) - v_set(1.0f);
-    vf v = v_fma(v_look8(map_slope, e), part, v_look8(map_start, e));
-    v = (vf)(((vi)v & (vi)(u != 0)) | (c & INT32_MIN));
-    size_t group = block / PALI_NF4_GROUP;
+    vf x = __builtin_convertvector(c, vf);
+    vi e = (vi)x >> 23, sign = (vi)x & INT32_MIN;
+    vf v = v_fma(v_look8(map_slope, e), x, (vf)((vi)v_look8(map_start, e) ^ sign));
+    v = (vf)((vi)v & (vi)(c != 0));
+    const float *top = m->scales + block / PALI_NF4_GROUP;
     int left = (int)(PALI_NF4_GROUP - block % PALI_NF4_GROUP); /* then the next group's top */
-    vf top = v_select(v_iota() >= left, v_set(m->scales[group + 1]), v_set(m->scales[group]));
-    return v * top + v_set(offset);
+    vf scale = v_set(top[0]);
+    if (left < VN)
+        scale = v_select(v_iota() >= left, v_set(top[1]), scale);
+    return v_fma(v, scale, v_set(offset));
 }
 
 /* acc + what a step's lanes come to, each times the scale of its block. */
@@ -157,37 +167,55 @@ INLINE vf nf4_step(const unsigned char *codes, const int16_t *x, vf scale, vf ac
     return v_fma(__builtin_convertvector(sum, vf), scale, acc);
 }
 
+/* As dot_rows in simd.h. */
+INLINE void nf4_rows(const pali_matrix *m, int row, int R, int apart, float offset,
+                     const int16_t *x, const float *xs, float *y) {
+    size_t n = (size_t)m->cols, blocks = n / BLOCK, b = 0, first[ROWS];
+    const unsigned char *codes[ROWS];
+    vf acc[ROWS], s[ROWS];
+    UNROLL for (int r = 0; r < R; r++) {
+        first[r] = (size_t)(row + r * apart) * blocks;
+        codes[r] = (const unsigned char *)m->data + first[r] * (BLOCK / 2);
+        acc[r] = (vf){0};
+    }
+    for (; b + VN <= blocks; b += VN) {
+        UNROLL for (int r = 0; r < R; r++) {
+            s[r] = nf4_scales(m, first[r] + b, VN, offset) * v_load(xs + b);
+        }
+        UNROLL for (int j = 0; j < 8; j++) {
+            UNROLL for (int r = 0; r < R; r++) {
+                acc[r] = nf4_step(codes[r] + b * 32 + j * 4 * VN, x + b * BLOCK + j * STEP,
+                                  v_pick(s[r], j), acc[r]);
+            }
+        }
+    }
+    for (int r = 0; b < blocks && r < R; r++) {
+        s[r] = nf4_scales(m, first[r] + b, blocks - b, offset) * v_load(xs + b);
+        size_t left = (blocks - b) * 32;
+        for (int j = 0; left > 0; j++) {
+            unsigned char last[4 * VN] = {0};
+            const unsigned char *p = codes[r] + b * 32 + j * 4 * VN;
+            size_t now = left < 4 * VN ? left : 4 * VN;
+            if (now < 4 * VN)
+                p = memcpy(last, p, now);
+            acc[r] = nf4_step(p, x + b * BLOCK + j * STEP, v_pick(s[r], j), acc[r]);
+            left -= now;
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+        y[r * apart] = v_sum(acc[r]) * (1.0f / (float)PALI_Q16);
+    }
+}
+
 static void dot_nf4(const pali_matrix *m, int row, int rows, const int16_t *x, const float *xs,
                     float *y) {
-    size_t n = (size_t)m->cols, blocks = n / BLOCK;
-    size_t all = (size_t)m->rows * blocks, groups = (all + PALI_NF4_GROUP - 1) / PALI_NF4_GROUP;
-    const float offset = m->scales[groups];
-    for (size_t r = (size_t)row; r < (size_t)(row + rows); r++) {
-        const unsigned char *codes = (const unsigned char *)m->data + r * n / 2;
-        vf acc = {0};
-        size_t b = 0;
-        for (; b + VN <= blocks; b += VN) {
-            vf s = nf4_scales(m, r * blocks + b, VN, offset) * v_load(xs + b);
-            UNROLL for (int j = 0; j < 8; j++) {
-                acc = nf4_step(codes + b * 32 + j * 4 * VN, x + b * BLOCK + j * STEP, v_pick(s, j),
-                               acc);
-            }
-        }
-        if (b < blocks) {
-            vf s = nf4_scales(m, r * blocks + b, blocks - b, offset) * v_load(xs + b);
-            size_t left = (blocks - b) * 32;
-            for (int j = 0; left > 0; j++) {
-                unsigned char last[4 * VN] = {0};
-                const unsigned char *p = codes + b * 32 + j * 4 * VN;
-                size_t now = left < 4 * VN ? left : 4 * VN;
-                if (now < 4 * VN)
-                    p = memcpy(last, p, now);
-                acc = nf4_step(p, x + b * BLOCK + j * STEP, v_pick(s, j), acc);
-                left -= now;
-            }
-        }
-        y[r - (size_t)row] = v_sum(acc) * (1.0f / (float)PALI_Q16);
-    }
+    size_t blocks = (size_t)m->rows * (size_t)m->cols / BLOCK;
+    float offset = m->scales[(blocks + PALI_NF4_GROUP - 1) / PALI_NF4_GROUP];
+    int apart = rows / NF4_ROWS, r = 0;
+    for (; r < apart; r++)
+        nf4_rows(m, row + r, NF4_ROWS, apart, offset, x, xs, y + r);
+    for (r = apart * NF4_ROWS; r < rows; r++)
+        nf4_rows(m, row + r, 1, 0, offset, x, xs, y + r);
 }
 
 INLINE void read_nf4(const pali_matrix *m, size_t from, size_t n, float *dst) {

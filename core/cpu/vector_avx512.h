@@ -8,6 +8,8 @@ enum {
     VN = 16
 };
 #define TILE_ROWS 12 /* 24 accumulators, 2 of x, 1 of w: 27 of 32 registers */
+#define ROWS      8
+#define NF4_ROWS  4
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
