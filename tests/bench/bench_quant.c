@@ -2,14 +2,14 @@
  *
  *   build/release/tests/bench/bench_quant DIR [THREADS [STEPS]]
  *
- * For none, int8 and nf4: seconds to open (files in the page cache or not, as they are), the
+ * For none, int8, nf4 and nf4 with an int8 head: seconds to open (files in the page cache or not, as they are), the
  * highest resident size of the process so far, and ms a token after a prefix of 8 ids. Steps
  * alternate with plain reads of a block as large as what a step reads, so that both see the
  * same machine; the best and the median of each are printed, and their ratio. Without DIR
  * nothing is measured. Processes of their own, so that peaks are apart.              */
 #include "core/backend.h"
+#include "core/cost.h"
 #include "core/cpu/model.h"
-#include "core/fit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +59,8 @@ static void read_task(void *arg, int task, int worker) {
     j->sums[task % 1024] += sum[0][0] + sum[1][1] + sum[2][2] + sum[3][3];
 }
 
-static void measure(const char *dir, pali_quant quant, const char *name, int threads, int steps) {
+static void measure(const char *dir, pali_quant quant, int head8, const char *name, int threads,
+                    int steps) {
     pali_error err = {0};
     pali_weights *w;
     pali_model *m;
@@ -70,23 +71,14 @@ static void measure(const char *dir, pali_quant quant, const char *name, int thr
         return;
     }
     pali_weights_prefetch(w);
-    pali_backend_options o = {.threads = threads, .positions = 512, .quant = quant};
+    pali_backend_options o = {.threads = threads, .positions = 512, .quant = quant, .head8 = head8};
     if (be->open(w, &o, NULL, &m, &err) != 0) {
         printf("%s\n", err.what);
         return;
     }
     double opened = now() - start, opened_cpu = cpu_time() - cpu;
 
-    uint64_t bytes = (uint64_t)w->embed.rows * (uint64_t)w->embed.cols * 2;
-    for (int i = 0; i < w->config.text.layers; i++) {
-        pali_matrix *list[PALI_QUANT_PER_LAYER];
-        pali_quant_list(&w->text[i], list);
-        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++)
-            bytes += quant == PALI_QUANT_NONE
-                         ? (uint64_t)list[k]->rows * (uint64_t)list[k]->cols * 2
-                         : pali_quant_bytes(quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8,
-                                            list[k]->rows, list[k]->cols);
-    }
+    uint64_t bytes = (uint64_t)pali_cost_token(w, &o, 8);
     static const int32_t ids[8] = {2, 1000, 20000, 300, 4000, 50000, 600, 108};
     double step[MOST_STEPS], plain[MOST_STEPS], step_cpu[MOST_STEPS], plain_cpu[MOST_STEPS];
     int n = pali_pool_threads(m->pool);
@@ -120,29 +112,38 @@ static void measure(const char *dir, pali_quant quant, const char *name, int thr
     for (int k = 0; k < 4; k++)
         qsort(all[k], (size_t)steps, sizeof **all, by_size);
     double gb = 1e-9 * (double)bytes;
-    printf("%-5s open %5.1f s (%4.1f of processor), peak %4.2f GB, a token reads %.3f GB\n"
-           "      wall, best: %5.1f ms a token, %4.1f GB/s of %4.1f\n"
-           "      processor, median: %5.1f ms a token, %4.1f GB/s of %4.1f, share %.2f\n",
-           name, opened, opened_cpu, 1.024e-6 * (double)peak.ru_maxrss, gb, 1e3 * step[0],
-           gb / step[0], gb / plain[0], 1e3 * step_cpu[steps / 2], gb / step_cpu[steps / 2],
-           gb / plain_cpu[steps / 2], plain_cpu[steps / 2] / step_cpu[steps / 2]);
+    printf("%-9s open %5.1f s (%4.1f of processor), peak %4.2f GB, a token reads %.3f GB\n", name,
+           opened, opened_cpu, 1.024e-6 * (double)peak.ru_maxrss, gb);
+    static const char *const of[] = {"wall, best", "wall, median", "processor, median"};
+    for (int k = 0; k < 3; k++) {
+        double t = all[k / 2 * 2][k ? steps / 2 : 0], p = all[k / 2 * 2 + 1][k ? steps / 2 : 0];
+        printf("    %-17s %6.1f ms a token, %5.1f GB/s of %5.1f, share %.2f\n", of[k], 1e3 * t,
+               gb / t, gb / p, p / t);
+    }
     be->close(m);
     pali_weights_close(w);
 }
 
 int main(int argc, char **argv) {
-    static const char *const names[] = {"none", "int8", "nf4"};
+    static const struct {
+        const char *name;
+        pali_quant quant;
+        int head8;
+    } ways[] = {{"none", PALI_QUANT_NONE, 0},
+                {"int8", PALI_QUANT_INT8, 0},
+                {"nf4", PALI_QUANT_NF4, 0},
+                {"nf4, head", PALI_QUANT_NF4, 1}};
     int threads = argc > 2 ? atoi(argv[2]) : 0, steps = argc > 3 ? atoi(argv[3]) : 20;
     if (argc < 2) {
         printf("bench_quant: no model directory named, nothing measured\n");
         return 0;
     }
     steps = steps < 1 ? 1 : steps > MOST_STEPS ? MOST_STEPS : steps;
-    for (int q = PALI_QUANT_NONE; q <= PALI_QUANT_NF4; q++) {
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         fflush(stdout);
         pid_t child = fork();
         if (child == 0) {
-            measure(argv[1], (pali_quant)q, names[q], threads, steps);
+            measure(argv[1], ways[i].quant, ways[i].head8, ways[i].name, threads, steps);
             fflush(stdout);
             _exit(0);
         }
