@@ -418,9 +418,10 @@ static void info_card(const chat *c, card *k) {
                  c->info.image_tokens);
         card_line(k, "", line);
     }
-    snprintf(line, sizeof line, "%s, %s, %d x %d cells of %d x %d pixels", c->caps.name,
-             ui_graphics_name(c->graphics), c->caps.cols, c->caps.rows, c->caps.cell_w,
-             c->caps.cell_h);
+    static const char *const colours[] = {"no colour", "16 colours", "256 colours", "true colours"};
+    snprintf(line, sizeof line, "%s, %s, %s, %d x %d cells of %d x %d pixels", c->caps.name,
+             colours[c->caps.colours], ui_graphics_name(c->graphics), c->caps.cols, c->caps.rows,
+             c->caps.cell_w, c->caps.cell_h);
     card_line(k, "terminal", line);
     card_line(k, "chat", c->file ? chatfile_id(c->file) : "not kept");
     snprintf(line, sizeof line, "temperature %g, top-k %d, top-p %g, seed %llu, %d tokens",

@@ -295,6 +295,15 @@ static void chat_answers_and_notes_the_limit(void **state) {
     quit(&t);
 }
 
+/* Waits until the program has written text. */
+static void wait_log(tty *t, const char *text) {
+    long until = tty_now() + TTY_WAIT_MS;
+    while (!(t->log && strstr(t->log, text)) && tty_now() < until)
+        tty_pump(t, 20);
+    if (!strstr(t->log, text))
+        fail_msg("\"%s\" was never written", text);
+}
+
 /* Keeps the chat busy for as long as a test may need: the tiny model gives an answer of 900
  * tokens in a fifth of a second on a quiet machine. */
 static void ask_many(tty *t) {
@@ -310,11 +319,8 @@ static void chat_queues_and_stops(void **state) {
     tty_wait(&t, "Ask about the picture");
     ask_many(&t);
     tty_wait(&t, "waiting");
-    tty_send(&t, "\033"); /* that one only */
-    long until = tty_now() + TTY_WAIT_MS;
-    while (!strstr(t.log, "[stopped]") && tty_now() < until) /* it scrolls away at once */
-        tty_pump(&t, 20);
-    assert_non_null(strstr(t.log, "[stopped]"));
+    tty_send(&t, "\033");      /* that one only */
+    wait_log(&t, "[stopped]"); /* it scrolls away at once */
     tty_wait(&t, "answering:");
     tty_send(&t, "\003");
     tty_wait(&t, "64x48 -> "); /* at rest again: the others were forgotten */
@@ -743,6 +749,58 @@ static void chat_refuses_a_dumb_terminal(void **state) {
     tty_close(&t);
 }
 
+/* Of a terminal that TERM calls one of 256 colours: its own word counts, else COLORTERM's. */
+static void chat_asks_for_true_colours(void **state) {
+    (void)state;
+    static const struct {
+        const char *answer, *env, *see;
+    } cases[] = {
+        {NULL, "COLORTERM=", "true colours"},                           /* libvterm's answer */
+        {"\033P1$r0;48:2::1:2:3m\033\\", "COLORTERM=", "true colours"}, /* xterm */
+        {"\033P1$r0;48;2;1;2;3m\033\\", "COLORTERM=", "true colours"},
+        {"\033P1$r0;48:5:16m\033\\", "COLORTERM=", "256 colours"}, /* xterm with a palette */
+        {"\033P1$r0m\033\\", "COLORTERM=", "256 colours"},
+        {"\033P0$r\033\\", "COLORTERM=", "256 colours"}, /* "not understood" */
+        {"", "COLORTERM=", "256 colours"},
+        {"", "COLORTERM=truecolor", "true colours"},
+        {"", "TMUX=/tmp/x,1,0", "true colours"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tty t;
+        start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", NULL},
+                  (const char *[]){cases[i].env, NULL});
+        t.colour = cases[i].answer;
+        tty_wait(&t, "64x48 -> ");
+        tty_send(&t, "/info\r");
+        tty_wait(&t, cases[i].see);
+        tty_send(&t, "x");
+        tty_wait_gone(&t, "about this chat");
+        wait_log(&t, *cases[i].see == 't' ? ";48;2;250;250;250m" : ";48;5;");
+        assert_true(*cases[i].see == 't' || !strstr(t.log, "38;2;"));
+        quit(&t);
+    }
+    /* GNU screen would hand the question on: it is not asked. */
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", NULL},
+              (const char *[]){"TERM=screen-256color", NULL});
+    tty_wait(&t, "64x48 -> ");
+    assert_null(strstr(t.log, "\033P"));
+    quit(&t);
+}
+
+static void chat_does_not_know_every_terminal(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, NULL, (const char *[]){"TERM=no-such\033[31m-term", NULL});
+    int status = tty_end(&t);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_non_null(strstr(t.log, "no chat here: no-such^[[31m-term is not a TERM that this "));
+    const char *line = strchr(t.log, '\n'), *hint = line ? strchr(line + 1, '\n') : NULL;
+    assert_true(hint && !hint[1] && strstr(line, "-p QUESTION")); /* a sentence and a hint */
+    tty_close(&t);
+}
+
 static void chat_does_not_wait_for_a_silent_terminal(void **state) {
     (void)state;
     tty t;
@@ -960,6 +1018,8 @@ int main(void) {
         cmocka_unit_test(chat_shades_words_by_probability),
         cmocka_unit_test(chat_respects_no_color),
         cmocka_unit_test(chat_refuses_a_dumb_terminal),
+        cmocka_unit_test(chat_does_not_know_every_terminal),
+        cmocka_unit_test(chat_asks_for_true_colours),
         cmocka_unit_test(chat_does_not_wait_for_a_silent_terminal),
         cmocka_unit_test(chat_restores_the_terminal_after_signals),
         cmocka_unit_test(chat_suspends_and_comes_back),
