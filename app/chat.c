@@ -57,8 +57,25 @@ void chat_error(chat *c, const pali_error *err) {
         c->dirty = true;
         return;
     }
+    char **late = realloc(c->late, (c->nlate + 1) * sizeof *late);
+    if (late) {
+        c->late = late;
+        if ((late[c->nlate] = strdup(line)))
+            c->nlate++;
+    }
     chat_notice(c, "%s", line);
     c->notice_error = true;
+}
+
+/* After an answer: what went wrong meanwhile. */
+static void tell_late(chat *c) {
+    for (size_t i = 0; i < c->nlate; i++) {
+        ui_transcript_add(c->log, UI_FROM_ERROR, c->late[i], strlen(c->late[i]));
+        free(c->late[i]);
+    }
+    free(c->late);
+    c->late = NULL;
+    c->nlate = 0;
 }
 
 static void no_memory(chat *c) {
@@ -387,6 +404,19 @@ void chat_uncrop(chat *c) {
         chat_set_image(c, c->full, false);
 }
 
+/* Questions about a picture that is not there. */
+static void drop_unposted(chat *c) {
+    pali_error err = {0};
+    size_t n = c->nwaiting - c->nposted;
+    while (c->nwaiting > c->nposted)
+        free(c->waiting[--c->nwaiting]);
+    if (n) {
+        pali_fail(&err, PALI_EARG, NULL, "%zu question%s about it %s not asked", n,
+                  n == 1 ? "" : "s", n == 1 ? "was" : "were");
+        chat_error(c, &err);
+    }
+}
+
 static void on_painter(chat *c, painter_event *e) {
     switch (e->type) {
     case PAINTER_IMAGE:
@@ -432,8 +462,7 @@ static void on_painter(chat *c, painter_event *e) {
         if (!e->path) /* only the preview */
             break;
         c->opening--;
-        while (c->nwaiting > c->nposted) /* they were about the picture that is not there */
-            free(c->waiting[--c->nwaiting]);
+        drop_unposted(c);
         break;
     }
     free(e->path);
@@ -531,6 +560,7 @@ static void on_answer(chat *c, const worker_event *e) {
     if (c->file && chatfile_turn(c->file, &turn, &err))
         chat_error(c, &err);
     do_then(c);
+    tell_late(c); /* what was taken back does not take it along */
 }
 
 static void on_failed(chat *c, const worker_event *e) {
@@ -543,8 +573,12 @@ static void on_failed(chat *c, const worker_event *e) {
     if (c->busy) {
         c->busy = false;
         c->then = THEN_NOTHING;
-        ui_transcript_note(c->log, "[failed]");
+        if (c->nanswer)
+            ui_transcript_note(c->log, "[failed]");
+        else
+            ui_transcript_pretty(c->log, "[failed]", strlen("[failed]"));
     }
+    tell_late(c);
     chat_error(c, &e->error);
 }
 
@@ -790,6 +824,9 @@ static void close_chat(chat *c) {
     free(c->waiting);
     app_marks_close(&c->marks);
     app_masks_close(&c->masks);
+    while (c->nlate)
+        free(c->late[--c->nlate]);
+    free(c->late);
     free(c->question);
     free(c->answer);
     free(c->model_dir);

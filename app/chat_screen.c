@@ -235,6 +235,23 @@ static void activity(const chat *c, char *out, size_t size) {
     }
 }
 
+/* Of the last turn, as much as fits into room columns; returns how many are used. */
+static int measures(const chat *c, int room, char *out, size_t size) {
+    static const struct {
+        bool label, speed;
+    } ways[] = {{true, true}, {false, true}, {true, false}, {false, false}};
+    for (size_t i = 0; c->used && i < sizeof ways / sizeof *ways; i++) {
+        int n = snprintf(out, size, "%s%d/%d", ways[i].label ? "context " : "", c->used,
+                         c->info.context);
+        if (ways[i].speed && c->tok_s > 0)
+            n += snprintf(out + n, size - (size_t)n, "  %.1f tok/s  first %.2f s", c->tok_s,
+                          c->ttft_s);
+        if (n <= room)
+            return n;
+    }
+    return 0;
+}
+
 static void draw_status(const chat *c) {
     ui_rect r = c->layout.status;
     char left[600], right[200] = "";
@@ -271,16 +288,10 @@ static void draw_status(const chat *c) {
                      c->image != c->full ? " (crop)" : "");
         }
     }
-    int n = 0;
-    if (c->used)
-        n = snprintf(right, sizeof right, "%d/%d", c->used, c->info.context);
-    if (c->tok_s > 0 && c->used)
-        snprintf(right + n, sizeof right - (size_t)n, "  %.1f tok/s  first %.2f s", c->tok_s,
-                 c->ttft_s);
     int w = put(r.y, r.x + 1, r.w - 2, left);
     look(UI_LOOK_STATUS);
-    int rw = (int)strlen(right);
-    if (rw && w + rw + 3 < r.w)
+    int room = r.w - w - 4, rw = measures(c, room, right, sizeof right);
+    if (rw)
         put(r.y, r.x + r.w - rw - 1, rw, right);
 }
 

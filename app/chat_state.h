@@ -96,11 +96,13 @@ typedef struct {
     bool dirty, quit;
     int signal; /* that ends the chat */
     long frame_ms;
+    char **late; /* [nlate] errors that came during the answer, for the conversation after it */
+    size_t nlate;
 } chat;
 
 long chat_now(void);
-/* A remark in the status line for a few seconds; an error also goes into the conversation
- * when none is streaming. */
+/* A remark in the status line for a few seconds. An error goes into the conversation; while an
+ * answer streams it is a remark first, and follows the answer. */
 void chat_notice(chat *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void chat_error(chat *c, const pali_error *err);
 

@@ -430,11 +430,42 @@ static int sides_of(const int rim[4], int x, int y) {
     return (x == rim[0]) | (x == rim[2]) << 1 | (y == rim[1]) << 2 | (y == rim[3]) << 3;
 }
 
-/* Gives the cells under a box's lines one colour each, nearer to black or white: what chafa
- * makes of them is the ground that the line's characters stand on. Cells that the picture
- * covers in part are filled, else a line along its border would stand on half a ground. */
+/* Of light, 0 to 1, as the contrast of two colours is counted. */
+static float luminance(const int rgb[3]) {
+    static const float weight[3] = {0.2126f, 0.7152f, 0.0722f};
+    float sum = 0;
+    for (int k = 0; k < 3; k++)
+        sum += weight[k] * powf((float)rgb[k] / 255, 2.2f);
+    return sum;
+}
+
+/* Moves rgb towards black or white, no further than needed, until a line of this colour can be
+ * told from it: a ground other than the picture around it looks like a frame of its own. */
+static void make_readable(int rgb[3], int colour) {
+    enum {
+        STEPS = 16
+    };
+    const float enough = 1.8f; /* orange on white has 2.2, on the mean grey of old 1.2 */
+    const unsigned char *line = ui_object_rgb[(unsigned)colour % UI_OBJECT_COLOURS];
+    float own = luminance((int[]){line[0], line[1], line[2]}) + 0.05f;
+    for (int step = 0; step <= STEPS; step++)
+        for (int to = 0; to <= 255; to += 255) {
+            int moved[3];
+            for (int k = 0; k < 3; k++)
+                moved[k] = (rgb[k] * (STEPS - step) + to * step) / STEPS;
+            float ground = luminance(moved) + 0.05f;
+            if (own / ground < enough && ground / own < enough)
+                continue;
+            memcpy(rgb, moved, sizeof moved);
+            return;
+        }
+}
+
+/* Gives the cells under a box's lines one colour each: what chafa makes of them is the ground
+ * that the line's characters stand on. Cells that the picture covers in part are filled, else
+ * a line along its border would stand on half a ground. */
 static void prepare_box(const plan *g, const ui_object *o, uint8_t *rgba) {
-    int rim[4], edge = ui_object_dark_ink(o->colour) ? 0 : 255;
+    int rim[4];
     if (!box_rim(g, o, rim))
         return;
     for (int y = rim[1]; y <= rim[3]; y++)
@@ -449,8 +480,9 @@ static void prepare_box(const plan *g, const ui_object *o, uint8_t *rgba) {
                 for (int i = 0; i < w * h; i++)
                     ground[k] +=
                         at[((size_t)(i / w) * (size_t)g->cw + (size_t)(i % w)) * 4 + (size_t)k];
-                ground[k] = (ground[k] / (w * h) * 5 + edge * 3) / 8;
+                ground[k] /= w * h;
             }
+            make_readable(ground, o->colour);
             for (int i = 0; i < g->ux * g->uy * 4; i++)
                 at[(size_t)(i / 4 / g->ux) * (size_t)g->cw * 4 + (size_t)(i % (4 * g->ux))] =
                     (uint8_t)ground[i % 4];

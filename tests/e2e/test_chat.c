@@ -331,6 +331,62 @@ static void chat_queues_and_stops(void **state) {
     quit(&t);
 }
 
+/* Row of the screen that shows text, -1: none. */
+static int row_of(tty *t, const char *text) {
+    char row[4096];
+    for (int y = 0; y < t->rows; y++)
+        if (strstr(tty_row(t, y, row, sizeof row), text))
+            return y;
+    return -1;
+}
+
+/* What goes wrong while an answer streams follows it in the conversation; questions about a
+ * picture that is not there are not asked. */
+static void chat_tells_errors_after_the_answer(void **state) {
+    (void)state;
+    tty t;
+    char fifo[96], line[160];
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "none", "-n", "900", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "go\r");
+    wait_log(&t, "> go");
+    tty_send(&t, "/image /nonexistent.png\r");
+    tty_wait(&t, "! /nonexistent.png");
+    tty_wait(&t, "[cut at the length limit]");
+    assert_true(row_of(&t, "[cut at the length") < row_of(&t, "! /nonexistent.png"));
+    /* It is opened for as long as nobody writes to it. */
+    snprintf(fifo, sizeof fifo, "%s/fifo.png", home);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    snprintf(line, sizeof line, "/image %s\rwhat is it\r/quux\r", fifo);
+    tty_send(&t, line);
+    tty_wait(&t, "there is no command /quux");
+    int fd = open(fifo, O_WRONLY);
+    assert_true(fd >= 0 && write(fd, "no picture", 10) == 10);
+    close(fd);
+    tty_wait(&t, "fifo.png");
+    tty_wait(&t, "! 1 question about it was not asked");
+    assert_false(tty_shows(&t, "> what is it"));
+    unlink(fifo);
+    quit(&t);
+}
+
+static void chat_labels_what_it_measures(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 120, (const char *[]){"--graphics", "none", "-n", "3", NULL}, NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "why\r");
+    tty_wait(&t, "  context 2");
+    tty_wait(&t, " tok/s  first ");
+    tty_resize(&t, 30, 70); /* less and less of it */
+    tty_wait_gone(&t, " tok/s  first ");
+    tty_wait(&t, "  context 2");
+    tty_resize(&t, 30, 55);
+    tty_wait_gone(&t, "context");
+    tty_wait(&t, "/1280");
+    quit(&t);
+}
+
 static void chat_edits_while_an_answer_streams(void **state) {
     (void)state;
     tty t;
@@ -1004,6 +1060,8 @@ int main(void) {
         cmocka_unit_test(chat_moves_function_keys),
         cmocka_unit_test(chat_answers_and_notes_the_limit),
         cmocka_unit_test(chat_queues_and_stops),
+        cmocka_unit_test(chat_tells_errors_after_the_answer),
+        cmocka_unit_test(chat_labels_what_it_measures),
         cmocka_unit_test(chat_edits_while_an_answer_streams),
         cmocka_unit_test(chat_survives_a_resize_storm),
         cmocka_unit_test(chat_takes_a_megabyte_of_paste),
