@@ -34,7 +34,8 @@ typedef struct {
     bool alt, cursor;
     char *log;
     size_t nlog, log_cap;
-    bool mute; /* answer no queries */
+    bool mute;          /* answer no queries */
+    const char *colour; /* what is answered when asked for attributes; NULL: what libvterm says */
     struct termios before;
 } tty;
 
@@ -94,6 +95,22 @@ static inline void tty_start(tty *t, int rows, int cols, const char *const *argv
     }
 }
 
+/* Answers the program as libvterm does, but for t->colour in place of DECRQSS's answer. */
+static inline void tty_answer(tty *t, const char *reply, size_t n) {
+    const char *at = t->colour ? memmem(reply, n, "\033P1$r", 5) : NULL;
+    if (t->mute)
+        return;
+    if (!at) {
+        tty_raw_send(t, reply, n);
+        return;
+    }
+    const char *end = memmem(at, n - (size_t)(at - reply), "\033\\", 2);
+    assert_non_null(end);
+    tty_raw_send(t, reply, (size_t)(at - reply));
+    tty_raw_send(t, t->colour, strlen(t->colour));
+    tty_raw_send(t, end + 2, n - (size_t)(end + 2 - reply));
+}
+
 /* Reads what there is within ms; false when the program's end is reached. */
 static inline bool tty_pump(tty *t, int ms) {
     struct pollfd p = {t->fd, POLLIN, 0};
@@ -115,8 +132,7 @@ static inline bool tty_pump(tty *t, int ms) {
     char reply[1024];
     size_t m;
     while ((m = vterm_output_read(t->vt, reply, sizeof reply)) > 0)
-        if (!t->mute)
-            tty_raw_send(t, reply, m);
+        tty_answer(t, reply, m);
     return true;
 }
 
