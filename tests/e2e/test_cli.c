@@ -98,8 +98,11 @@ static void cli_refuses_wrong_usage(void **state) {
 static void cli_runs_verbs(void **state) {
     (void)state;
     spawned s = RUN(NULL, "chats");
+    char none[128];
+    snprintf(none, sizeof none, "no chat has been kept in %s/.local/state/pali/chats\n", folder);
     assert_int_equal(s.status, 0);
     assert_string_equal(s.text[0], "");
+    assert_string_equal(s.text[1], none);
     spawn_free(&s);
     s = RUN(NULL, "chats", "--help");
     assert_int_equal(s.status, 0);
