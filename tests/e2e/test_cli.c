@@ -129,6 +129,9 @@ static void cli_doctor_tells_of_the_machine(void **state) {
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         expect_part(s.text[0], lines[i]);
     assert_null(strstr(s.text[0], "\nmodel"));
+    expect_part(s.text[0], "\nterminal    none on standard input and output\n");
+    if (strstr(s.text[0], "\nused        cpu: no NVIDIA graphics card was seen\n"))
+        assert_null(strstr(s.text[0], "CUDA"));
     spawn_free(&s);
 
     s = RUN(NULL, "doctor", "--demo", "-b", "cpu");
