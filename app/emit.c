@@ -100,19 +100,28 @@ static int class_of(app_emit *e, const char *label) {
     return (int)e->nclasses++;
 }
 
+/* What follows "detect " or "segment "; NULL: another prompt. */
+static const char *wanted(const char *prompt) {
+    return !strncmp(prompt, "detect ", 7)    ? prompt + 7
+           : !strncmp(prompt, "segment ", 8) ? prompt + 8
+                                             : NULL;
+}
+
+bool app_emit_wants_objects(const char *prompt) {
+    return wanted(prompt) != NULL;
+}
+
 /* "detect a ; b": a and b, once a prompt. */
 static int list_classes(app_emit *e, const char *prompt) {
     if (e->listed && !strcmp(e->listed, prompt))
         return 0;
     free(e->listed);
     e->listed = strdup(prompt);
-    char *words = e->listed ? strdup(prompt) : NULL;
+    const char *things = wanted(prompt);
+    char *words = e->listed ? strdup(things ? things : "") : NULL, *rest = words;
     if (!words)
         return -1;
     int rc = 0;
-    char *rest = !strncmp(words, "detect ", 7)    ? words + 7
-                 : !strncmp(words, "segment ", 8) ? words + 8
-                                                  : words + strlen(words);
     for (char *item; !rc && (item = strsep(&rest, ";"));) {
         item += strspn(item, " ");
         for (size_t n = strlen(item); n && item[n - 1] == ' ';)
@@ -152,6 +161,12 @@ static int object_lines(const app_emit *e, const char *path, const pali_result *
     free(clean);
     free(name);
     return rc;
+}
+
+int app_emit_objects(const app_emit *e, const char *path, const pali_result *r, char **lines,
+                     pali_error *err) {
+    *lines = NULL;
+    return object_lines(e, path, r, lines) ? pali_fail_nomem(err, "writing the answer") : 0;
 }
 
 /* --- yolo ------------------------------------------------------------------------------------ */

@@ -131,7 +131,9 @@ static const struct {
      "which function key does what; those not named keep theirs\n"
      "(help=F1,picture=F2,boxes=F3,tokens=F4,copy=F5,zoom=F6)",
      APP_TAKES_CHAT | IN_FILE},
-    {OPT_RESUME, "resume", "[=ID]", "go on with a kept chat: the newest, or this one",
+    {OPT_RESUME, "resume", "[=ID]",
+     "go on with a kept chat: the newest, or this one; with its\n"
+     "model and picture, where no others are named",
      APP_TAKES_CHAT},
     {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history", APP_TAKES_CHAT | IN_FILE},
 
@@ -401,6 +403,16 @@ static int parse_word(const char *name, const char *s, const char **out, pali_er
     return 0;
 }
 
+/* As `pali chats` lists them: 20261130-081500-4711. */
+static bool is_chat_id(const char *word) {
+    static const char form[] = "dddddddd-dddddd-";
+    for (size_t i = 0; form[i]; i++)
+        if (form[i] == 'd' ? word[i] < '0' || word[i] > '9' : word[i] != form[i])
+            return false;
+    const char *process = word + sizeof form - 1;
+    return *process && !process[strspn(process, "0123456789")];
+}
+
 /* The first word may be a verb, unless it stands behind "--". */
 static void add_word(app_options *o, const char *word, bool may_be_verb) {
     if (may_be_verb && !o->verb && !o->nwords && (o->verb = app_verb_find(word)))
@@ -421,8 +433,11 @@ static int unknown_option(const char *word, int option, pali_error *err) {
 static int take(app_options *o, int option, const char *word, pali_error *err) {
     static const char million[] = "a number from 0 to 1000000";
     switch (option) {
-    case 1:
-        add_word(o, optarg, true);
+    case 1: /* "--resume ID" is what a hand types, though getopt wants "--resume=ID" */
+        if (o->resume && !o->verb && !o->resume_id && is_chat_id(optarg))
+            o->resume_id = optarg;
+        else
+            add_word(o, optarg, true);
         return 0;
     case 'm':
         return parse_word("--model", optarg, &o->model, err);
@@ -715,7 +730,7 @@ static int settle(app_options *o, pali_error *err) {
     const char *weights = getenv("PALI_MASK_WEIGHTS");
     if (weights && *weights && came_from(o, OPT_MASK_WEIGHTS) < APP_FROM_ENVIRONMENT)
         set_from_environment(o, OPT_MASK_WEIGHTS, "PALI_MASK_WEIGHTS", o->mask_weights = weights);
-    bool needs_model = !o->verb || o->verb->needs_model;
+    bool needs_model = o->verb ? o->verb->needs_model : !o->resume; /* a kept chat has its own */
     if (needs_model && !o->demo && (!o->model || !*o->model))
         return pali_fail(err, PALI_EARG,
                          "--demo takes the bundled one, -m DIR-or-hub-id any PaliGemma, "

@@ -52,13 +52,19 @@ static int tear_down(void **state) {
     return nftw(home, rm_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static bool nothing_named; /* model and picture are left to what was kept */
+
 /* picture NULL: none. */
 static void start_on(tty *t, int rows, int cols, const char *picture, const char *const *extra_args,
                      const char *const *extra_env) {
-    const char *argv[24] = {program(), "-m", MODEL, "--threads", "2"};
-    int n = 5;
-    if (picture)
-        argv[n++] = picture;
+    const char *argv[24] = {program(), "--threads", "2"};
+    int n = 3;
+    if (!nothing_named) {
+        argv[n++] = "-m";
+        argv[n++] = MODEL;
+        if (picture)
+            argv[n++] = picture;
+    }
     for (int i = 0; extra_args && extra_args[i]; i++)
         argv[n++] = extra_args[i];
     char h[96], s[128];
@@ -959,6 +965,14 @@ static int kept_turns(void) {
     return n;
 }
 
+/* Waits until that many turns are in the file: the screen tells of an answer's speed before. */
+static void wait_kept(tty *t, int turns) {
+    for (long limit = tty_now() + TTY_WAIT_MS; kept_turns() < turns; tty_pump(t, 20))
+        if (tty_now() > limit)
+            fail_msg("%d turns are kept, not %d", kept_turns(), turns);
+    assert_int_equal(kept_turns(), turns);
+}
+
 static void forget_chats(void) {
     char dir[128];
     snprintf(dir, sizeof dir, "%s/state", home);
@@ -1001,13 +1015,13 @@ static void chat_resumes(void **state) {
     tty_wait(&t, "[cut at the length limit]");
     quit(&t);
     assert_int_equal(kept_turns(), 1);
-    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--resume", NULL}, NULL);
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", "--resume", NULL},
+              NULL);
     tty_wait(&t, "> remember me");
     tty_send(&t, "and me\r");
     tty_wait(&t, "> and me");
-    tty_wait(&t, "tok/s");
+    wait_kept(&t, 2);
     quit(&t);
-    assert_int_equal(kept_turns(), 2);
     start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--no-save", NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
     tty_send(&t, "forget me\r");
@@ -1048,6 +1062,65 @@ static void chat_resumes_with_boxes(void **state) {
     quit(&t);
 }
 
+/* A chat knows its model and its picture. */
+static void chat_resumes_with_what_it_had(void **state) {
+    (void)state;
+    forget_chats();
+    tty t;
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "remember me\r");
+    tty_wait(&t, "[cut at the length limit]");
+    quit(&t);
+    nothing_named = true;
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", "--resume", NULL},
+              NULL);
+    tty_wait(&t, "> remember me");
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "and me\r");
+    tty_wait(&t, "> and me");
+    wait_kept(&t, 2);
+    quit(&t);
+
+    char dir[128], path[256], id[64] = "", why[256];
+    snprintf(dir, sizeof dir, "%s/state/pali/chats", home);
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));)
+        if (e->d_name[0] != '.')
+            snprintf(id, sizeof id, "%.*s", (int)strcspn(e->d_name, "."), e->d_name);
+    closedir(d);
+    static const char gone[] = "99991231-235959-1", lost[] = "99991231-235959-2";
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s.jsonl", dir, i ? lost : gone);
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        fprintf(f, "{\"pali\":1,\"model\":%s,\"image\":null}\n{\"q\":\"a\",\"a\":\"b\"}\n",
+                i ? "null" : "\"/no/such/model\"");
+        fclose(f);
+        start_env(&t, 24, 200, (const char *[]){"--resume", i ? lost : gone, NULL}, NULL);
+        int status = tty_end(&t);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+        snprintf(why, sizeof why,
+                 i ? "pali: chat %s does not tell its model\r\n"
+                   : "pali: the model of chat %s is gone: /no/such/model: no such folder\r\n",
+                 i ? lost : gone);
+        assert_non_null(strstr(t.log, why));
+        assert_non_null(strstr(t.log, "name another one with -m\r\n"));
+        tty_close(&t);
+    }
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--resume", id, NULL}, NULL);
+    tty_wait(&t, "> remember me");
+    tty_wait(&t, "64x48 -> ");
+    quit(&t);
+    start_env(&t, 24, 80, (const char *[]){"--no-save", "--resume", NULL}, NULL);
+    int status = tty_end(&t);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 2);
+    assert_non_null(strstr(t.log, "--no-save keeps none\r\n"));
+    tty_close(&t);
+    nothing_named = false;
+}
+
 int main(void) {
     setlocale(LC_ALL, "C.UTF-8");
     const struct CMUnitTest tests[] = {
@@ -1085,6 +1158,7 @@ int main(void) {
         cmocka_unit_test(chat_loses_nothing_that_was_finished),
         cmocka_unit_test(chat_resumes),
         cmocka_unit_test(chat_resumes_with_boxes),
+        cmocka_unit_test(chat_resumes_with_what_it_had),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

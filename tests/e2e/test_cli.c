@@ -98,8 +98,11 @@ static void cli_refuses_wrong_usage(void **state) {
 static void cli_runs_verbs(void **state) {
     (void)state;
     spawned s = RUN(NULL, "chats");
+    char none[128];
+    snprintf(none, sizeof none, "no chat has been kept in %s/.local/state/pali/chats\n", folder);
     assert_int_equal(s.status, 0);
     assert_string_equal(s.text[0], "");
+    assert_string_equal(s.text[1], none);
     spawn_free(&s);
     s = RUN(NULL, "chats", "--help");
     assert_int_equal(s.status, 0);
@@ -126,6 +129,9 @@ static void cli_doctor_tells_of_the_machine(void **state) {
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         expect_part(s.text[0], lines[i]);
     assert_null(strstr(s.text[0], "\nmodel"));
+    expect_part(s.text[0], "\nterminal    none on standard input and output\n");
+    if (strstr(s.text[0], "\nused        cpu: no NVIDIA graphics card was seen\n"))
+        assert_null(strstr(s.text[0], "CUDA"));
     spawn_free(&s);
 
     s = RUN(NULL, "doctor", "--demo", "-b", "cpu");
@@ -386,6 +392,27 @@ static void cli_demo_shows_a_transcript(void **state) {
         expect_part(s.text[0], shown);
     }
     fclose(f);
+    /* Boxes are for people here, as the verbs write them; -p gives what the model said. */
+    spawned detect = RUN(NULL, "detect", "blue star", "--demo");
+    spawned segment = RUN(NULL, "segment", "red circle", "--demo");
+    spawned raw = RUN(NULL, "--demo", "-p", "detect blue star");
+    snprintf(shown, sizeof shown, "\n> detect blue star\n%s\n> segment red circle\n%s",
+             detect.text[0], segment.text[0]);
+    expect_part(detect.text[0], "\tblue star\n");
+    expect_part(s.text[0], shown);
+    assert_null(strstr(s.text[0], "<loc"));
+    expect_start(raw.text[0], "<loc0");
+    spawn_free(&s), spawn_free(&detect), spawn_free(&segment), spawn_free(&raw);
+}
+
+/* A demo that finds nothing shows what the model said instead. */
+static void cli_demo_shows_an_answer_without_boxes(void **state) {
+    (void)state;
+    need_demo();
+    spawned s = RUN(NULL, "--demo", "-n", "1");
+    assert_int_equal(s.status, 0);
+    expect_part(s.text[0], "\n> detect blue star\n<loc");
+    assert_int_equal(s.text[0][s.n[0] - 1], '\n');
     spawn_free(&s);
 }
 
@@ -842,6 +869,7 @@ int main(void) {
         cmocka_unit_test(cli_manual_and_help_name_the_same_options),
         cmocka_unit_test(cli_finds_the_bundled_model_where_it_was_installed),
         cmocka_unit_test(cli_demo_shows_a_transcript),
+        cmocka_unit_test(cli_demo_shows_an_answer_without_boxes),
         cmocka_unit_test(cli_ends_each_answer_with_one_newline),
         cmocka_unit_test(cli_reads_the_picture_from_standard_input),
         cmocka_unit_test(cli_wants_a_question),
