@@ -391,6 +391,7 @@ static void worker_survives_a_bad_model(void **state) {
     worker_event_close(&e);
     pass(w, WORKER_IDLE);
     int a = ask(w, "x", 2);
+    pass(w, WORKER_STARTED); /* the question was taken, and shows */
     e = expect(w, WORKER_FAILED);
     assert_int_equal(e.job, a);
     assert_non_null(strstr(e.error.what, "no model"));

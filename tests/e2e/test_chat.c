@@ -52,10 +52,13 @@ static int tear_down(void **state) {
     return nftw(home, rm_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
-                      const char *const *extra_env) {
-    const char *argv[24] = {program(), "-m", MODEL, image, "--threads", "2"};
-    int n = 6;
+/* picture NULL: none. */
+static void start_on(tty *t, int rows, int cols, const char *picture, const char *const *extra_args,
+                     const char *const *extra_env) {
+    const char *argv[24] = {program(), "-m", MODEL, "--threads", "2"};
+    int n = 5;
+    if (picture)
+        argv[n++] = picture;
     for (int i = 0; extra_args && extra_args[i]; i++)
         argv[n++] = extra_args[i];
     char h[96], s[128];
@@ -78,6 +81,11 @@ static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
             env[n++] = a[i];
         }
     tty_start(t, rows, cols, argv, env);
+}
+
+static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
+                      const char *const *extra_env) {
+    start_on(t, rows, cols, image, extra_args, extra_env);
 }
 
 static void start(tty *t, int rows, int cols) {
@@ -191,6 +199,74 @@ static void chat_shows_help(void **state) {
     quit(&t);
 }
 
+/* All of the card, a page at a time, on the smallest screen. */
+static void chat_scrolls_the_help_card(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 12, 40);
+    tty_send(&t, "?\r");
+    tty_wait(&t, "Up Down PgUp PgDn: 1-9 of ");
+    tty_wait(&t, "Enter       ask; while an answer");
+    tty_send(&t, "\033[B"); /* Down */
+    tty_wait(&t, ": 2-10 of ");
+    tty_send(&t, "\033[A\033[A\033[A"); /* Up, and no further */
+    tty_wait(&t, ": 1-9 of ");
+    static const char *const names[] = {"F2 ",
+                                        "F6 ",
+                                        "Ctrl-D ",
+                                        "/caption [LANG]",
+                                        "/crop [X0 Y0 X1 Y1|off]",
+                                        "/graphics KIND",
+                                        "auto kitty iterm2 sixel",
+                                        "/history none|auto|N",
+                                        "temperature top-k top-p",
+                                        "/quit       leave"};
+    int seen = 0, pages = 0, names_n = sizeof names / sizeof *names;
+    for (int at = 1; seen < names_n; at += 8, pages++) {
+        assert_true(pages < 20);
+        while (seen < names_n && tty_shows(&t, names[seen]))
+            seen++;
+        if (seen == names_n)
+            break;
+        char see[32];
+        tty_send(&t, "\033[6~"); /* PgDn */
+        snprintf(see, sizeof see, ": %d-", at + 8);
+        long until = tty_now() + TTY_WAIT_MS;
+        while (!tty_shows(&t, see) && !tty_shows(&t, "/quit") && tty_now() < until)
+            tty_pump(&t, 50);
+    }
+    tty_send(&t, "\033[1;5H"); /* Ctrl-Home */
+    tty_wait(&t, ": 1-9 of ");
+    tty_send(&t, "\033[<65;5;5M"); /* the wheel */
+    tty_wait(&t, ": 4-12 of ");
+    tty_resize(&t, 60, 100); /* all of it fits */
+    tty_wait(&t, "any key closes");
+    tty_wait(&t, "Enter                       ask; while");
+    tty_send(&t, "x");
+    tty_wait_gone(&t, "keys and commands");
+    quit(&t);
+}
+
+static void chat_says_how_to_open_a_picture(void **state) {
+    (void)state;
+    tty t;
+    start_on(&t, 24, 80, NULL, (const char *[]){"--graphics", "symbols", NULL}, NULL);
+    tty_wait(&t, "no picture yet");
+    tty_wait(&t, "/image PATH opens one");
+    tty_wait(&t, "/paste takes the clipboard's");
+    tty_wait(&t, "First a picture:");
+    char line[160];
+    snprintf(line, sizeof line, "/image %s\r", image);
+    tty_send(&t, line);
+    tty_wait(&t, "64x48 -> ");
+    tty_wait_gone(&t, "no picture yet");
+    quit(&t);
+    start_on(&t, 24, 80, "/nonexistent.png", (const char *[]){"--graphics", "symbols", NULL}, NULL);
+    tty_wait(&t, "! /nonexistent.png");
+    tty_wait(&t, "no picture yet"); /* and not for ever "opening ..." */
+    quit(&t);
+}
+
 /* --- talking ------------------------------------------------------------------------------ */
 
 static void chat_moves_function_keys(void **state) {
@@ -219,6 +295,15 @@ static void chat_answers_and_notes_the_limit(void **state) {
     quit(&t);
 }
 
+/* Waits until the program has written text. */
+static void wait_log(tty *t, const char *text) {
+    long until = tty_now() + TTY_WAIT_MS;
+    while (!(t->log && strstr(t->log, text)) && tty_now() < until)
+        tty_pump(t, 20);
+    if (!strstr(t->log, text))
+        fail_msg("\"%s\" was never written", text);
+}
+
 /* Keeps the chat busy for as long as a test may need: the tiny model gives an answer of 900
  * tokens in a fifth of a second on a quiet machine. */
 static void ask_many(tty *t) {
@@ -234,11 +319,8 @@ static void chat_queues_and_stops(void **state) {
     tty_wait(&t, "Ask about the picture");
     ask_many(&t);
     tty_wait(&t, "waiting");
-    tty_send(&t, "\033"); /* that one only */
-    long until = tty_now() + TTY_WAIT_MS;
-    while (!strstr(t.log, "[stopped]") && tty_now() < until) /* it scrolls away at once */
-        tty_pump(&t, 20);
-    assert_non_null(strstr(t.log, "[stopped]"));
+    tty_send(&t, "\033");      /* that one only */
+    wait_log(&t, "[stopped]"); /* it scrolls away at once */
     tty_wait(&t, "answering:");
     tty_send(&t, "\003");
     tty_wait(&t, "64x48 -> "); /* at rest again: the others were forgotten */
@@ -246,6 +328,62 @@ static void chat_queues_and_stops(void **state) {
     tty_wait(&t, "> last");
     tty_send(&t, "/undo\r"); /* whether it still runs or not */
     tty_wait_gone(&t, "> last");
+    quit(&t);
+}
+
+/* Row of the screen that shows text, -1: none. */
+static int row_of(tty *t, const char *text) {
+    char row[4096];
+    for (int y = 0; y < t->rows; y++)
+        if (strstr(tty_row(t, y, row, sizeof row), text))
+            return y;
+    return -1;
+}
+
+/* What goes wrong while an answer streams follows it in the conversation; questions about a
+ * picture that is not there are not asked. */
+static void chat_tells_errors_after_the_answer(void **state) {
+    (void)state;
+    tty t;
+    char fifo[96], line[160];
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "none", "-n", "900", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "go\r");
+    wait_log(&t, "> go");
+    tty_send(&t, "/image /nonexistent.png\r");
+    tty_wait(&t, "! /nonexistent.png");
+    tty_wait(&t, "[cut at the length limit]");
+    assert_true(row_of(&t, "[cut at the length") < row_of(&t, "! /nonexistent.png"));
+    /* It is opened for as long as nobody writes to it. */
+    snprintf(fifo, sizeof fifo, "%s/fifo.png", home);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    snprintf(line, sizeof line, "/image %s\rwhat is it\r/quux\r", fifo);
+    tty_send(&t, line);
+    tty_wait(&t, "there is no command /quux");
+    int fd = open(fifo, O_WRONLY);
+    assert_true(fd >= 0 && write(fd, "no picture", 10) == 10);
+    close(fd);
+    tty_wait(&t, "fifo.png");
+    tty_wait(&t, "! 1 question about it was not asked");
+    assert_false(tty_shows(&t, "> what is it"));
+    unlink(fifo);
+    quit(&t);
+}
+
+static void chat_labels_what_it_measures(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 120, (const char *[]){"--graphics", "none", "-n", "3", NULL}, NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "why\r");
+    tty_wait(&t, "  context 2");
+    tty_wait(&t, " tok/s  first ");
+    tty_resize(&t, 30, 70); /* less and less of it */
+    tty_wait_gone(&t, " tok/s  first ");
+    tty_wait(&t, "  context 2");
+    tty_resize(&t, 30, 55);
+    tty_wait_gone(&t, "context");
+    tty_wait(&t, "/1280");
     quit(&t);
 }
 
@@ -521,13 +659,17 @@ static void chat_shades_words_by_probability(void **state) {
 
 static char star_dir[96];
 
-/* A chat with a model that answers everything with a star in the middle four fifths. */
-static void start_star(tty *t, const char *weights) {
+/* A model that answers everything with a star in the middle four fifths. */
+static void make_star(void) {
     int tokens[64];
     snprintf(star_dir, sizeof star_dir, "%s/star", home);
     mkdir(star_dir, 0700);
     size_t n = scripted_object(tokens, (int[]){100, 101, 900, 901}, scripted_star, "star");
     scripted_model(star_dir, tokens, n);
+}
+
+static void start_star(tty *t, const char *weights) {
+    make_star();
     start_env(t, 30, 100,
               (const char *[]){"-m", star_dir, "--graphics", "symbols",
                                weights ? "--mask-weights" : NULL, weights, NULL},
@@ -608,6 +750,35 @@ static void chat_says_what_masks_need(void **state) {
     quit(&t);
 }
 
+static void chat_says_that_nothing_was_found(void **state) {
+    (void)state;
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s/silent", home);
+    mkdir(dir, 0700);
+    scripted_model(dir, NULL, 0);
+    tty t;
+    start_env(&t, 24, 80, (const char *[]){"-m", dir, "--graphics", "none", NULL}, NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "detect cat\r");
+    tty_wait(&t, "  [nothing was found]");
+    tty_send(&t, "\033OS"); /* F4: as it was generated, which is nothing */
+    tty_wait_gone(&t, "[nothing was found]");
+    tty_send(&t, "\033OS");
+    tty_wait(&t, "[nothing was found]");
+    tty_send(&t, "/undo\r");
+    tty_wait_gone(&t, "[nothing was found]");
+    tty_send(&t, "/segment cat\r");
+    tty_wait(&t, "[nothing was found]");
+    tty_send(&t, "/clear\rwhat is this\r");
+    tty_wait(&t, "[no answer]");
+    quit(&t);
+    start_env(&t, 24, 80, (const char *[]){"-m", dir, "--graphics", "none", "--resume", NULL},
+              NULL);
+    tty_wait(&t, "> what is this");
+    tty_wait(&t, "[no answer]");
+    quit(&t);
+}
+
 static void chat_respects_no_color(void **state) {
     (void)state;
     tty t;
@@ -631,6 +802,58 @@ static void chat_refuses_a_dumb_terminal(void **state) {
     assert_int_equal(WEXITSTATUS(status), 1);
     assert_non_null(strstr(t.log, "no chat here: this terminal (TERM=dumb)"));
     assert_non_null(strstr(t.log, "-p"));
+    tty_close(&t);
+}
+
+/* Of a terminal that TERM calls one of 256 colours: its own word counts, else COLORTERM's. */
+static void chat_asks_for_true_colours(void **state) {
+    (void)state;
+    static const struct {
+        const char *answer, *env, *see;
+    } cases[] = {
+        {NULL, "COLORTERM=", "true colours"},                           /* libvterm's answer */
+        {"\033P1$r0;48:2::1:2:3m\033\\", "COLORTERM=", "true colours"}, /* xterm */
+        {"\033P1$r0;48;2;1;2;3m\033\\", "COLORTERM=", "true colours"},
+        {"\033P1$r0;48:5:16m\033\\", "COLORTERM=", "256 colours"}, /* xterm with a palette */
+        {"\033P1$r0m\033\\", "COLORTERM=", "256 colours"},
+        {"\033P0$r\033\\", "COLORTERM=", "256 colours"}, /* "not understood" */
+        {"", "COLORTERM=", "256 colours"},
+        {"", "COLORTERM=truecolor", "true colours"},
+        {"", "TMUX=/tmp/x,1,0", "true colours"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tty t;
+        start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", NULL},
+                  (const char *[]){cases[i].env, NULL});
+        t.colour = cases[i].answer;
+        tty_wait(&t, "64x48 -> ");
+        tty_send(&t, "/info\r");
+        tty_wait(&t, cases[i].see);
+        tty_send(&t, "x");
+        tty_wait_gone(&t, "about this chat");
+        wait_log(&t, *cases[i].see == 't' ? ";48;2;250;250;250m" : ";48;5;");
+        assert_true(*cases[i].see == 't' || !strstr(t.log, "38;2;"));
+        quit(&t);
+    }
+    /* GNU screen would hand the question on: it is not asked. */
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", NULL},
+              (const char *[]){"TERM=screen-256color", NULL});
+    tty_wait(&t, "64x48 -> ");
+    assert_null(strstr(t.log, "\033P"));
+    quit(&t);
+}
+
+static void chat_does_not_know_every_terminal(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, NULL, (const char *[]){"TERM=no-such\033[31m-term", NULL});
+    int status = tty_end(&t);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_non_null(strstr(t.log, "no chat here: no-such^[[31m-term is not a TERM that this "));
+    const char *line = strchr(t.log, '\n'), *hint = line ? strchr(line + 1, '\n') : NULL;
+    assert_true(hint && !hint[1] && strstr(line, "-p QUESTION")); /* a sentence and a hint */
     tty_close(&t);
 }
 
@@ -793,6 +1016,38 @@ static void chat_resumes(void **state) {
     assert_int_equal(kept_turns(), 2);
 }
 
+/* What a kept chat found reads as it did, and is on the picture again. */
+static void chat_resumes_with_boxes(void **state) {
+    (void)state;
+    forget_chats();
+    make_star();
+    const char *const args[] = {"-m", star_dir,         "--graphics",           "symbols", "-n",
+                                "30", "--mask-weights", "assets/demo/mask.npz", NULL};
+    tty t;
+    start_env(&t, 30, 100, args, NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "/crop 0 0 32 24\r/segment star\r");
+    tty_wait(&t, "star at 3,2\u201328,21, with outline"); /* in pixels of the part */
+    tty_send(&t, "/crop off\r/detect star\r");
+    tty_wait(&t, "star at 6,5\u201356,42, with outline");
+    wait_tint(&t, true);
+    tty_send(&t, "/set max-tokens 2\r/detect nothing\r");
+    tty_wait(&t, "[cut at the length limit]");
+    tty_send(&t, "/undo\r");
+    tty_wait_gone(&t, "[cut at the length limit]");
+    quit(&t);
+    const char *again[12] = {"--resume"};
+    memcpy(again + 1, args, sizeof args);
+    start_on(&t, 30, 100, NULL, again, NULL);
+    tty_wait(&t, "star at 3,2\u201328,21, with outline");
+    tty_wait(&t, "\u25a0 star at 6,5\u201356,42, with outline");
+    assert_false(tty_shows(&t, "<loc"));
+    wait_tint(&t, true);
+    tty_send(&t, "\033OS"); /* F4 */
+    tty_wait(&t, "<loc0100><loc0101>");
+    quit(&t);
+}
+
 int main(void) {
     setlocale(LC_ALL, "C.UTF-8");
     const struct CMUnitTest tests[] = {
@@ -800,9 +1055,13 @@ int main(void) {
         cmocka_unit_test(chat_lays_out_by_size),
         cmocka_unit_test(chat_says_when_the_screen_is_too_small),
         cmocka_unit_test(chat_shows_help),
+        cmocka_unit_test(chat_scrolls_the_help_card),
+        cmocka_unit_test(chat_says_how_to_open_a_picture),
         cmocka_unit_test(chat_moves_function_keys),
         cmocka_unit_test(chat_answers_and_notes_the_limit),
         cmocka_unit_test(chat_queues_and_stops),
+        cmocka_unit_test(chat_tells_errors_after_the_answer),
+        cmocka_unit_test(chat_labels_what_it_measures),
         cmocka_unit_test(chat_edits_while_an_answer_streams),
         cmocka_unit_test(chat_survives_a_resize_storm),
         cmocka_unit_test(chat_takes_a_megabyte_of_paste),
@@ -812,16 +1071,20 @@ int main(void) {
         cmocka_unit_test(chat_runs_every_command),
         cmocka_unit_test(chat_draws_masks),
         cmocka_unit_test(chat_says_what_masks_need),
+        cmocka_unit_test(chat_says_that_nothing_was_found),
         cmocka_unit_test(chat_adds_pictures),
         cmocka_unit_test(chat_shades_words_by_probability),
         cmocka_unit_test(chat_respects_no_color),
         cmocka_unit_test(chat_refuses_a_dumb_terminal),
+        cmocka_unit_test(chat_does_not_know_every_terminal),
+        cmocka_unit_test(chat_asks_for_true_colours),
         cmocka_unit_test(chat_does_not_wait_for_a_silent_terminal),
         cmocka_unit_test(chat_restores_the_terminal_after_signals),
         cmocka_unit_test(chat_suspends_and_comes_back),
         cmocka_unit_test(chat_ends_on_ctrl_d_and_hangup),
         cmocka_unit_test(chat_loses_nothing_that_was_finished),
         cmocka_unit_test(chat_resumes),
+        cmocka_unit_test(chat_resumes_with_boxes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

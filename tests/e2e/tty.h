@@ -42,6 +42,7 @@ typedef struct {
     size_t ahead_from, ahead_to;
     bool changed[TTY_ROWS]; /* rows, since they were looked at */
     bool mute;              /* answer no queries */
+    const char *colour; /* what is answered when asked for attributes; NULL: what libvterm says */
     struct termios before;
 } tty;
 
@@ -123,6 +124,22 @@ static inline void tty_start(tty *t, int rows, int cols, const char *const *argv
     }
 }
 
+/* Answers the program as libvterm does, but for t->colour in place of DECRQSS's answer. */
+static inline void tty_answer(tty *t, const char *reply, size_t n) {
+    const char *at = t->colour ? memmem(reply, n, "\033P1$r", 5) : NULL;
+    if (t->mute)
+        return;
+    if (!at) {
+        tty_raw_send(t, reply, n);
+        return;
+    }
+    const char *end = memmem(at, n - (size_t)(at - reply), "\033\\", 2);
+    assert_non_null(end);
+    tty_raw_send(t, reply, (size_t)(at - reply));
+    tty_raw_send(t, t->colour, strlen(t->colour));
+    tty_raw_send(t, end + 2, n - (size_t)(end + 2 - reply));
+}
+
 /* The next bytes that were read, at most n, go to log and screen. */
 static inline void tty_show(tty *t, size_t n) {
     const char *bytes = t->ahead + t->ahead_from;
@@ -141,8 +158,7 @@ static inline void tty_show(tty *t, size_t n) {
     char reply[1024];
     size_t m;
     while ((m = vterm_output_read(t->vt, reply, sizeof reply)) > 0)
-        if (!t->mute)
-            tty_raw_send(t, reply, m);
+        tty_answer(t, reply, m);
 }
 
 /* Shows at most n bytes of what there is within ms; false when the program's end is reached. */
