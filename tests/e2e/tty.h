@@ -238,6 +238,17 @@ static inline void tty_wait_for(tty *t, const char *text, bool there) {
     }
     tty_show(t, sizeof t->ahead); /* the rest of what was read */
 }
+/* Waits until the screen is as the test wants it; false when it never is. */
+static inline bool tty_wait_until(tty *t, bool (*is)(tty *t, const void *user), const void *user) {
+    long until = tty_now() + TTY_WAIT_MS;
+    while (!is(t, user)) {
+        size_t before = t->nlog;
+        if (tty_now() > until || !tty_pump(t, 50) || (t->nlog == before && tty_is_over(t)))
+            return false;
+    }
+    return true;
+}
+
 #define tty_wait(t, text)      tty_wait_for(t, text, true)
 #define tty_wait_gone(t, text) tty_wait_for(t, text, false)
 
