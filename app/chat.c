@@ -43,6 +43,7 @@ void chat_notice(chat *c, const char *fmt, ...) {
     va_end(ap);
     ui_text_clean(UI_TEXT_LINE, raw, c->notice, sizeof c->notice);
     c->notice_error = false;
+    c->notice_new = true; /* its time begins when it is seen */
     c->notice_ms = chat_now();
     c->notice_until = c->notice_ms + NOTICE_MS;
     c->dirty = true;
@@ -761,7 +762,7 @@ static void loop(chat *c) {
         while (worker_take(c->worker, &we))
             on_worker(c, &we);
         long now = chat_now();
-        if (c->notice_until && now >= c->notice_until) {
+        if (c->notice_until && !c->notice_new && now >= c->notice_until) {
             c->notice_until = 0;
             c->dirty = true;
         }
@@ -771,6 +772,11 @@ static void loop(chat *c) {
             ((c->busy || c->working) && now - c->frame_ms >= 100)) {
             chat_draw(c);
             c->frame_ms = chat_now();
+            if (c->notice_new) {
+                c->notice_new = false;
+                c->notice_ms = c->frame_ms;
+                c->notice_until = c->notice_ms + NOTICE_MS;
+            }
         }
     }
 }

@@ -259,8 +259,8 @@ static void draw_status(const chat *c) {
     mvhline(r.y, r.x, ' ', r.w);
     activity(c, left, sizeof left);
     /* While something runs, a remark gives way to it soon. */
-    bool notice =
-        c->notice_until && (!*left || c->notice_error || chat_now() < c->notice_ms + 1500);
+    bool notice = c->notice_until &&
+                  (!*left || c->notice_error || c->notice_new || chat_now() < c->notice_ms + 1500);
     if (notice) {
         if (c->notice_error)
             look(UI_LOOK_STATUS_KEY);

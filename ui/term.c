@@ -264,11 +264,15 @@ static void ask(const char *query, int ms, replies *r, ui_term_caps *caps, char 
     }
     long until = now_ms() + ms;
     r->da1 = false;
-    for (long t = now_ms(); !r->da1 && t < until; t = now_ms()) {
+    while (!r->da1) {
         struct pollfd p = {STDIN_FILENO, POLLIN, 0};
         char buf[4096];
-        if (poll(&p, 1, (int)(until - t)) <= 0)
-            continue;
+        long left = until - now_ms();
+        if (poll(&p, 1, left > 0 ? (int)left : 0) <= 0) {
+            if (left > 0)
+                continue;
+            break; /* only now: what came while this program stood still is not late */
+        }
         ssize_t n = read(STDIN_FILENO, buf, sizeof buf);
         if (n <= 0 || ui_keys_feed(k, buf, (size_t)n, now_ms()))
             break;
