@@ -91,7 +91,18 @@ static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
 static void start(tty *t, int rows, int cols) {
     start_env(t, rows, cols, (const char *[]){"--graphics", "symbols", NULL}, NULL);
     tty_wait(t, "Ask about the picture");
-    tty_wait(t, "> ");
+    tty_wait(t, "64x48 -> "); /* the picture is there, and the model */
+}
+
+/* Waits until all that was asked for is on the screen, picture included. Frames are drawn in
+ * the order of the keys: when something typed after it has come and gone, it is there. */
+static void wait_drawn(tty *t) {
+    tty_wait_gone(t, "opening ...");
+    tty_wait_gone(t, "drawing ...");
+    tty_send(t, "Qj7");
+    tty_wait(t, "Qj7");
+    tty_send(t, "\177\177\177");
+    tty_wait_gone(t, "Qj7");
 }
 
 static void quit(tty *t) {
@@ -111,15 +122,16 @@ static void chat_shows_picture_and_status(void **state) {
     tty t;
     start(&t, 30, 100);
     tty_wait(&t, "64x48 -> ");
-    /* A cell inside the red disc is red in the foreground or the background. */
+    /* A cell inside the red disc is red in the background. */
     bool red = false;
-    for (int y = 0; y < 29 && !red; y++)
-        for (int x = 0; x < 47; x++) {
-            VTermScreenCell c;
-            vterm_screen_get_cell(t.screen, (VTermPos){y, x}, &c);
-            vterm_screen_convert_color_to_rgb(t.screen, &c.bg);
-            red |= c.bg.rgb.red > 180 && c.bg.rgb.green < 90 && c.bg.rgb.blue < 90;
-        }
+    for (long until = tty_now() + TTY_WAIT_MS; !red && tty_now() < until; tty_pump(&t, 20))
+        for (int y = 0; y < 29 && !red; y++)
+            for (int x = 0; x < 47; x++) {
+                VTermScreenCell c;
+                vterm_screen_get_cell(t.screen, (VTermPos){y, x}, &c);
+                vterm_screen_convert_color_to_rgb(t.screen, &c.bg);
+                red |= c.bg.rgb.red > 180 && c.bg.rgb.green < 90 && c.bg.rgb.blue < 90;
+            }
     assert_true(red);
     quit(&t);
 }
@@ -164,7 +176,7 @@ static void chat_lays_out_by_size(void **state) {
         tty_wait(&t, "64x48 -> ");
         tty_send(&t, "h\303\251llo");
         tty_wait(&t, "h\303\251llo");
-        tty_settle(&t, 300);
+        wait_drawn(&t);
         char name[32];
         snprintf(name, sizeof name, "%dx%d", sizes[i][1], sizes[i][0]);
         expect_screen(&t, name);
@@ -422,13 +434,13 @@ static void chat_survives_a_resize_storm(void **state) {
     tty_send(&t, "\003"); /* stops the answer; the draft stays */
     tty_wait(&t, "> draft");
     tty_wait(&t, "64x48 -> ");
-    tty_settle(&t, 300);
+    wait_drawn(&t);
     /* The screen is what a fresh drawing would show. */
     char *before[30], row[4096];
     for (int y = 0; y < 30; y++)
         before[y] = strdup(tty_row(&t, y, row, sizeof row));
     tty_send(&t, "\014"); /* Ctrl-L */
-    tty_settle(&t, 300);
+    wait_drawn(&t);
     for (int y = 0; y < 30; y++) {
         assert_string_equal(before[y], tty_row(&t, y, row, sizeof row));
         free(before[y]);
@@ -467,7 +479,7 @@ static void chat_opens_a_pasted_path(void **state) {
     assert_int_equal(link(image, odd), 0);
     snprintf(line, sizeof line, "\033[200~'%s/it'\\''s \033[31m odd.ppm' \033[201~", home);
     tty_send(&t, line);
-    tty_wait(&t, "it's ^[[31m odd.ppm, 64x48");
+    tty_wait(&t, "64x48 -> 256 tokens  it's ^[[31m odd.ppm");
     assert_null(strstr(t.log, "\033[31m odd"));
     unlink(odd);
     quit(&t);
@@ -491,7 +503,7 @@ static void chat_pastes_a_picture(void **state) {
               (const char *[]){env, NULL});
     tty_wait(&t, "Ask about the picture");
     tty_send(&t, "/paste\r");
-    tty_wait(&t, "clipboard, 64x48");
+    tty_wait(&t, "64x48 -> 256 tokens  clipboard");
     f = fopen(path, "w");
     assert_non_null(f);
     fputs("#!/bin/sh\nexit 1\n", f);
@@ -607,7 +619,9 @@ static void chat_adds_pictures(void **state) {
 
     start_env(&t, 30, 100, (const char *[]){image, image, "-n", "3", "--graphics", "none", NULL},
               NULL);
-    tty_wait(&t, "64x48 +2 -> 768 tokens");
+    tty_wait(&t, "3 pictures are asked about");
+    tty_send(&t, "\r"); /* read */
+    tty_wait(&t, "64x48 +2 -> 768 tokens  shapes.ppm");
     tty_send(&t, "caption en\r");
     tty_wait(&t, "775/1792");
     quit(&t);
@@ -639,15 +653,15 @@ static void chat_shades_words_by_probability(void **state) {
         tty_wait(&t, "Ask about the picture");
         tty_send(&t, "tell me\r");
         tty_wait(&t, "[cut at the length limit]");
-        tty_settle(&t, 200);
+        wait_drawn(&t);
         assert_int_equal(shaded_cells(&t, colour), 0);
         tty_send(&t, "/confidence on\r");
         tty_wait(&t, "shaded: words with a probability below 90, 60, 30 %");
-        tty_settle(&t, 200);
+        wait_drawn(&t);
         assert_true(shaded_cells(&t, colour) > 10);
         tty_send(&t, "/confidence off\r");
         tty_wait(&t, "words are not shaded");
-        tty_settle(&t, 200);
+        wait_drawn(&t);
         assert_int_equal(shaded_cells(&t, colour), 0);
         quit(&t);
     }
@@ -1005,13 +1019,13 @@ static void chat_resumes(void **state) {
     tty_wait(&t, "> remember me");
     tty_send(&t, "and me\r");
     tty_wait(&t, "> and me");
-    tty_wait(&t, "tok/s");
+    tty_wait(&t, "/1280"); /* it is answered */
     quit(&t);
     assert_int_equal(kept_turns(), 2);
     start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--no-save", NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
     tty_send(&t, "forget me\r");
-    tty_wait(&t, "tok/s");
+    tty_wait(&t, "/1280");
     quit(&t);
     assert_int_equal(kept_turns(), 2);
 }
