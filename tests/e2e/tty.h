@@ -273,17 +273,6 @@ static inline void tty_resize(tty *t, int rows, int cols) {
     ioctl(t->fd, TIOCSWINSZ, &w);
 }
 
-/* Reads until nothing has come for quiet_ms. */
-static inline void tty_settle(tty *t, int quiet_ms) {
-    long until = tty_now() + TTY_WAIT_MS;
-    size_t before;
-    do {
-        before = t->nlog;
-        if (!tty_pump(t, quiet_ms))
-            return;
-    } while (t->nlog != before && tty_now() < until);
-}
-
 /* Waits for the end; returns waitpid's status. Fails the test when it does not come. */
 static inline int tty_end(tty *t) {
     long until = tty_now() + TTY_WAIT_MS;
