@@ -243,9 +243,11 @@ static inline bool tty_wait_until(tty *t, bool (*is)(tty *t, const void *user), 
     long until = tty_now() + TTY_WAIT_MS;
     while (!is(t, user)) {
         size_t before = t->nlog;
-        if (tty_now() > until || !tty_pump(t, 50) || (t->nlog == before && tty_is_over(t)))
+        if (tty_now() > until || !tty_pump_some(t, 50, TTY_STEP) ||
+            (t->nlog == before && tty_is_over(t)))
             return false;
     }
+    tty_show(t, sizeof t->ahead);
     return true;
 }
 
