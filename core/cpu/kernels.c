@@ -44,6 +44,9 @@ static inline vf v_half(const void *p) {
     vu special = (vu)(rest >= (0x7c00u << 13)) & 0x7f800000u;
     return (vf)((vu)x | sign | special);
 }
+static inline vf v_bf16(const void *p) {
+    return (vf)(__builtin_convertvector(*(const vh_any *)p, vu) << 16);
+}
 static inline float v_sum(vf x) {
     return (x[0] + x[2]) + (x[1] + x[3]);
 }

@@ -8,6 +8,7 @@
  *   v_fma(a,b,c)  a * b + c, fused where the machine can
  *   v_max(a,b)    the larger; b when either is NaN (so a NaN in a is passed over)
  *   v_half(p)     VN IEEE halves at p, any alignment, as floats
+ *   v_bf16(p)     VN bfloat16 at p, likewise
  *   v_sum(x)      sum of the lanes, the upper half added to the lower until one is left
  *   TABLE, NAME   the table to define and its name
  *   PACK_PAIRS, TILE_PAIRS, NARROW   functions for bfloat16 pairs, where there are
@@ -62,7 +63,7 @@ INLINE vf v_widen(pali_dtype dtype, const unsigned char *p) {
         return v_load(p);
     if (dtype == PALI_F16)
         return v_half(p);
-    return (vf)(__builtin_convertvector(*(const vh_any *)p, vu) << 16);
+    return v_bf16(p);
 }
 
 /* The same for n < VN elements; the rest is 0. */
