@@ -2,6 +2,7 @@
 #include "app/options.h"
 
 #include "app/frames.h"
+#include "app/spelling.h"
 #include "ui/term.h"
 
 #include <getopt.h>
@@ -597,33 +598,13 @@ static int settle_words(app_options *o, pali_error *err) {
 
 /* --- the config file and the environment ------------------------------------------------ */
 
-/* Letters to change, add or leave out to make b of a; anything above 2 is far. */
-static int distance(const char *a, const char *b) {
-    int row[32], n = (int)strlen(b);
-    if (n >= 32 || strlen(a) >= 32)
-        return 32;
-    for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int corner = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int change = corner + (a[i - 1] != b[j - 1]),
-                other = row[j] < row[j - 1] ? row[j] : row[j - 1];
-            corner = row[j];
-            row[j] = change < other + 1 ? change : other + 1;
-        }
-    }
-    return row[n];
-}
-
 static int unknown_key(app_settings *s, const app_setting *item, pali_error *err) {
     size_t best = ROWS;
     int least = 3;
     for (size_t i = 0; i < ROWS; i++)
         if (table[i].code && table[i].group & IN_FILE &&
-            distance(item->key, table[i].name) < least) {
-            least = distance(item->key, table[i].name);
+            app_spelling_distance(item->key, table[i].name) < least) {
+            least = app_spelling_distance(item->key, table[i].name);
             best = i;
         }
     return best < ROWS ? app_settings_blame(s, item->line, err, "there is no key %.60s; is it %s?",

@@ -118,6 +118,50 @@ static void cli_runs_verbs(void **state) {
     spawn_free(&s);
 }
 
+static void cli_guesses_mistyped_verbs(void **state) {
+    (void)state;
+    static const char *const words[][2] = {
+        {"captoin", "caption"}, {"chat", "chats"},     {"help", "--help"},
+        {"oc", "ocr"},          {"versions", NULL},    {"version", "--version"},
+        {"cat", NULL},          {"captoin.png", NULL}, {"detects", "detect"},
+    };
+    char sentence[128];
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        spawned s = RUN(NULL, "-m", "/no/model", words[i][0], "--lang", "de", "x.png");
+        snprintf(sentence, sizeof sentence,
+                 "pali: %s is neither a picture nor a verb; is it `pali %s`?\ntry pali --help\n",
+                 words[i][0], words[i][1]);
+        assert_int_equal(s.status, 2);
+        if (words[i][1])
+            assert_string_equal(s.text[1], sentence);
+        else
+            expect_start(s.text[1], "pali: --lang goes with a verb\n");
+        spawn_free(&s);
+    }
+    /* A picture of such a name is a picture. */
+    char path[64], before[4096];
+    snprintf(path, sizeof path, "%s/captoin", folder);
+    assert_int_equal(symlink(picture, path), 0);
+    assert_non_null(getcwd(before, sizeof before));
+    char program[8192];
+    snprintf(program, sizeof program, "%s%s%s", *spawn_program() == '/' ? "" : before,
+             *spawn_program() == '/' ? "" : "/", spawn_program());
+    assert_int_equal(chdir(folder), 0);
+    const char *set = getenv("PALI");
+    char *kept = set ? strdup(set) : NULL;
+    setenv("PALI", program, 1);
+    spawned s = RUN(NULL, "-m", "/no/model", "captoin", "-p", "ocr");
+    if (kept)
+        setenv("PALI", kept, 1);
+    else
+        unsetenv("PALI");
+    free(kept);
+    assert_int_equal(chdir(before), 0);
+    assert_int_equal(s.status, 1);
+    expect_start(s.text[1], "pali: /no/model: ");
+    spawn_free(&s);
+}
+
 static void cli_doctor_tells_of_the_machine(void **state) {
     (void)state;
     spawned s = RUN(NULL, "doctor");
@@ -721,6 +765,80 @@ static void cli_fails_on_a_full_disk_in_mid_answer(void **state) {
     spawn_free(&s);
 }
 
+/* One sentence each, and the hint that it has. */
+static void cli_says_what_is_wrong_with_odd_files(void **state) {
+    (void)state;
+    need_demo();
+    char command[1024], empty[64], cut[64], shut[64];
+    snprintf(empty, sizeof empty, "%s/empty.png", folder);
+    snprintf(cut, sizeof cut, "%s/cut", folder);
+    snprintf(shut, sizeof shut, "%s/shut.png", folder);
+    snprintf(command, sizeof command,
+             ": >%s && mkdir %s && cp " DEMO "config.json " DEMO
+             "tokenizer.model %s && head -c 1000000 " DEMO
+             "model.safetensors >%s/model.safetensors && cp " DEMO "demo.png %s && chmod 000 %s",
+             empty, cut, cut, cut, shut, shut);
+    assert_int_equal(system(command), 0);
+    const struct {
+        const char *args[10], *sentence;
+        int status;
+    } cases[] = {
+        {{"--demo", empty, "-p", "ocr"}, "empty.png: empty, no picture in it\n", 1},
+        {{"ocr", "--demo", folder, "-o", "/dev/full"}, "/dev/full: not a file\n", 1},
+        {{"--demo", folder, "-p", "ocr"}, ": a directory, not a picture\n", 1},
+        {{"ocr", "--demo", "/dev/null"}, "/dev/null: empty, no picture in it\n", 1},
+        {{"ocr", "--demo", cut}, ": no picture in this folder\n", 1},
+        {{"-m", cut, picture, "-p", "ocr"}, "model.safetensors: tensor ", 1},
+        {{"-m", picture, picture, "-p", "ocr"}, ": is a file; a model is a folder", 1},
+        {{"ocr", "--demo", "-", "-"}, "one image can come from standard input, not 2\n", 2},
+        {{"--demo", "--threads", "-1", "-p", "ocr"}, "--threads wants a number from 0 to 1024", 2},
+        {{"--demo", "--threads", "99999", "-p", "x"}, "--threads wants a number from 0 to 1024", 2},
+        {{"--demo", "-p", "ocr", "--context", "3"}, "a context of 3 positions does not work", 1},
+        {{"--demo", shut, "-p", "ocr"}, "shut.png: cannot open: Permission denied\n", -1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (cases[i].status < 0 && !geteuid()) /* root reads everything */
+            continue;
+        spawned s = spawn_run(NULL, cases[i].args);
+        expect_start(s.text[1], "pali: ");
+        expect_part(s.text[1], cases[i].sentence);
+        assert_int_equal(s.status, abs(cases[i].status));
+        assert_in_range(count_lines(s.text[1]), 1, 2);
+        assert_int_equal(s.n[0], 0);
+        spawn_free(&s);
+    }
+}
+
+/* A stream that is closed is not one of the files that are opened. */
+static void cli_works_with_closed_streams(void **state) {
+    (void)state;
+    need_demo();
+    static const struct {
+        const char *closed;
+        int status;
+    } cases[] = {{">&-", 1}, {"<&-", 0}, {"2>&-", 0}, {"<&- >&- 2>&-", 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char command[512], out[64], said[512] = "";
+        snprintf(out, sizeof out, "%s/said", folder);
+        snprintf(command, sizeof command, "(%s --demo -p 'caption en' %s) >%s 2>&1",
+                 spawn_program(), cases[i].closed, out);
+        int status = system(command);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), cases[i].status);
+        FILE *f = fopen(out, "r");
+        assert_non_null(f);
+        said[fread(said, 1, sizeof said - 1, f)] = '\0';
+        fclose(f);
+        if (i == 0)
+            assert_string_equal(said,
+                                "pali: cannot write to standard output: Bad file descriptor\n");
+        else if (i < 3)
+            assert_int_equal(count_lines(said), 1);
+        else
+            assert_string_equal(said, "");
+    }
+}
+
 static void cli_shows_progress_on_a_terminal_and_clears_it(void **state) {
     (void)state;
     need_demo();
@@ -879,6 +997,7 @@ int main(void) {
         cmocka_unit_test(cli_prints_version_and_help),
         cmocka_unit_test(cli_refuses_wrong_usage),
         cmocka_unit_test(cli_runs_verbs),
+        cmocka_unit_test(cli_guesses_mistyped_verbs),
         cmocka_unit_test(cli_doctor_tells_of_the_machine),
         cmocka_unit_test(cli_bench_measures_every_precision),
         cmocka_unit_test(cli_tells_the_three_ways_to_a_model),
@@ -903,6 +1022,8 @@ int main(void) {
         cmocka_unit_test(cli_asks_about_several_pictures),
         cmocka_unit_test(cli_tells_the_probability_of_tokens),
         cmocka_unit_test(cli_fails_on_a_full_disk_in_mid_answer),
+        cmocka_unit_test(cli_says_what_is_wrong_with_odd_files),
+        cmocka_unit_test(cli_works_with_closed_streams),
         cmocka_unit_test(cli_shows_progress_on_a_terminal_and_clears_it),
         cmocka_unit_test(cli_sends_no_controls_to_a_terminal),
         cmocka_unit_test(cli_ends_quietly_when_the_reader_leaves),
