@@ -9,6 +9,10 @@
 # Variants never share objects: build/release, build/asan (ASAN=1), build/fuzz, build/cuda-<ARCH>.
 # The CUDA plugin is built when nvcc is found (CUDA=0: not), for ARCH="sm_90" or several.
 
+# None of make's own rules is used, and looking through them for every header that nvcc names
+# takes it minutes.
+MAKEFLAGS += -r
+
 PREFIX ?= /usr/local
 CC ?= gcc
 CXX ?= g++
