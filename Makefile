@@ -9,6 +9,7 @@
 # Variants never share objects: build/release, build/asan (ASAN=1), build/fuzz, build/cuda-<ARCH>.
 # The CUDA plugin is built when nvcc is found (CUDA=0: not), for ARCH="sm_90" or several.
 
+# None of make's own rules is used, and looking through them takes it minutes.
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 
