@@ -21,15 +21,16 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS = 96,        /* a multiple of every table's tile rows */
-    STEP = 256,             /* x of a strip: 256 * 32 floats, 32 KB at 16 floats a vector */
-    LD = STEP + 16,         /* panel row; not a power of two, or rows would share cache sets */
-    PAIRS_LD = LD / 2,      /* the same in pairs of bfloat16 */
-    ROW_BYTES = 130 * 1024, /* weights of one task of a one-token product, or ROWS_TOGETHER */
-    ROWS_TOGETHER = 8,      /* rows that a kernel takes at once, at most */
-    ROWS_MAX = 512,         /* rows of such a task */
-    TASKS_EACH = 8,         /* tasks a thread should have to choose from */
-    PIECE = 512,            /* weights widened at a time where a row has no fast way */
+    BLOCK_ROWS = 96,          /* a multiple of every table's tile rows */
+    STEP = 256,               /* x of a strip: 256 * 32 floats, 32 KB at 16 floats a vector */
+    LD = STEP + 16,           /* panel row; not a power of two, or rows would share cache sets */
+    PAIRS_LD = STEP / 2 + 16, /* the same in pairs of bfloat16: whole cache lines */
+    PAIRS_STEP = 32,          /* columns that products of bfloat16 take at once, at most */
+    ROW_BYTES = 130 * 1024,   /* weights of one task of a one-token product, or ROWS_TOGETHER */
+    ROWS_TOGETHER = 8,        /* rows that a kernel takes at once, at most */
+    ROWS_MAX = 512,           /* rows of such a task */
+    TASKS_EACH = 8,           /* tasks a thread should have to choose from */
+    PIECE = 512,              /* weights widened at a time where a row has no fast way */
 };
 
 typedef struct {
@@ -39,6 +40,7 @@ typedef struct {
     const float *x;
     int tokens, strips;
     bool pairs; /* products of bfloat16 */
+    int rows;   /* of a tile, at most */
     int block;  /* rows of W in a task; of both matrices together when gated */
     int splits; /* parts the strips are cut into */
 } strips_job;
@@ -93,7 +95,7 @@ static void fill_row(const strips_job *j, const pali_matrix *w, int row, int k0,
  * up, so that one tile has both factors. */
 static void fill_panel(const strips_job *j, const pali_linear *l, int n0, int nout, int k0, int kc,
                        float *panel) {
-    int half = j->m->k->rows / 2;
+    int half = j->rows / 2;
     for (int i = 0; i < nout; i++) {
         if (l->put != PALI_PUT_GATED) {
             fill_row(j, l->w, n0 + i, k0, kc, i, panel);
@@ -163,7 +165,7 @@ typedef struct {
 static void block_step(const block *b, int s0, int s1, int k0) {
     const pali_model *m = b->j->m;
     const pali_linear *l = b->l;
-    int L = m->k->lanes, R = m->k->rows, K = l->w->cols, done = 0;
+    int L = m->k->lanes, R = b->j->rows, K = l->w->cols, done = 0;
     int kc = K - k0 < b->step ? K - k0 : b->step;
     int next = k0 + kc, next_kc = K - next < b->step ? K - next : b->step;
     int tiles = (s1 - s0) * ((b->nrows + R - 1) / R);
@@ -204,7 +206,8 @@ static void strips_task(void *arg, int task, int worker) {
     b.nout = l->w->rows - b.n0 < outputs ? l->w->rows - b.n0 : outputs;
     b.nrows = l->put == PALI_PUT_GATED ? 2 * b.nout : b.nout;
     b.step = (l->w->cols + steps - 1) / steps;
-    b.step += j->pairs && b.step % 2;
+    if (j->pairs)
+        b.step = (b.step + PAIRS_STEP - 1) / PAIRS_STEP * PAIRS_STEP;
     b.panel = pali_scratch(m, worker);
     b.x = (uint32_t *)b.panel + (size_t)BLOCK_ROWS * PAIRS_LD;
     b.bias = b.panel + (size_t)BLOCK_ROWS * LD;
@@ -237,6 +240,7 @@ static bool takes_pairs(const pali_model *m, const pali_linear *l, int n) {
 bool pali_linear_strips(pali_model *m, const pali_linear *l, int n, const float *x, int tokens) {
     strips_job j = {.m = m, .l = l, .n = n, .x = x, .tokens = tokens, .block = BLOCK_ROWS};
     j.pairs = takes_pairs(m, l, n);
+    j.rows = j.pairs ? m->k->pair_rows : m->k->rows;
     j.strips = pali_strips(m, tokens);
     j.splits = 1;
     int want = TASKS_EACH * pali_pool_threads(m->pool), blocks = 0;
