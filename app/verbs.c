@@ -200,8 +200,8 @@ static const app_verb table[] = {
         .about =
             "\nSRC is a folder, an id on the hub that was pulled, or an .npz of JAX's. DST is\n"
             "made; it gets config.json, model.safetensors and the small files beside SRC.\n"
-            "With -q int8 or nf4 the decoder's weights are quantised; such a folder opens\n"
-            "without that work.\n",
+            "With -q int8 or nf4 the decoder's weights are quantised (with --quantize-modules\n"
+            "all the encoder's too); such a folder opens without that work.\n",
         .takes = APP_TAKES_QUANT,
         .min_words = 2,
         .max_words = 2,
