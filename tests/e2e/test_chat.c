@@ -170,7 +170,6 @@ static void expect_screen(tty *t, const char *name) {
     snprintf(path, sizeof path, TEST_DATA "chat/%s.txt", name);
     FILE *f;
     if (getenv("PALI_GOLDEN")) {
-        tty_settle(t, 300);
         char *now = screen_text(t);
         f = fopen(path, "w");
         assert_non_null(f);
