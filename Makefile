@@ -9,6 +9,10 @@
 # Variants never share objects: build/release, build/asan (ASAN=1), build/fuzz, build/cuda-<ARCH>.
 # The CUDA plugin is built when nvcc is found (CUDA=0: not), for ARCH="sm_90" or several.
 
+# None of make's own rules is used, and looking through them takes it minutes.
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+
 PREFIX ?= /usr/local
 CC ?= gcc
 CXX ?= g++
@@ -16,7 +20,7 @@ CLANG ?= clang
 PKG_CONFIG ?= pkg-config
 WERROR ?= $(if $(CI),1,0)
 
-DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev \
+DEB_PACKAGES := gcc g++ make pkg-config libsentencepiece-dev libjansson-dev libstb-dev \
                 libncurses-dev libreadline-dev libchafa-dev libglib2.0-dev libpng-dev \
                 libjpeg-dev libseccomp-dev \
                 libwebp-dev liblcms2-dev libcurl4-openssl-dev zlib1g-dev
@@ -25,7 +29,7 @@ DEB_TEST_PACKAGES := libcmocka-dev libvterm-dev clang libclang-rt-14-dev libheif
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA := $(or $(CUDA),$(if $(shell command -v $(NVCC)),1,0))
 ARCH ?= sm_90
-LIBS_USED = sentencepiece jansson chafa glib-2.0 ncursesw readline libpng libjpeg libseccomp \
+LIBS_USED = sentencepiece jansson stb chafa glib-2.0 ncursesw readline libpng libjpeg libseccomp \
             libwebp libwebpdemux lcms2 libcurl zlib $(HEIF)
 # HEIC and AVIF are read where libheif is there.
 HEIF = $(eval HEIF := $(shell $(PKG_CONFIG) --exists libheif && echo libheif))$(HEIF)
@@ -86,7 +90,12 @@ AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
 $(B)/core/cpu/%_avx2.c.o build/fuzz/core/cpu/%_avx2.c.o: ISA = $(call on,x86_64,$(AVX2))
 $(B)/core/cpu/%_avx512.c.o build/fuzz/core/cpu/%_avx512.c.o: ISA = $(call on,x86_64,$(AVX512))
 $(B)/core/cpu/%_avx512vnni.c.o build/fuzz/core/cpu/%_avx512vnni.c.o: ISA = $(call on,x86_64,$(AVX512) -mavx512vnni)
+$(B)/core/cpu/%_amx.c.o build/fuzz/core/cpu/%_amx.c.o: ISA = $(call on,x86_64,$(AVX512) -mavx512vnni -mavx512bf16 -mamx-tile -mamx-bf16)
 $(B)/core/cpu/%_avx512bf16.c.o build/fuzz/core/cpu/%_avx512bf16.c.o: ISA = $(call on,x86_64,$(AVX512) -mavx512vnni -mavx512bf16)
+# The readers are other people's code: our warnings do not apply to them, and hostile
+# numbers overflow in them, which -fwrapv makes harmless.
+$(B)/core/image_stb.c.o: WARN_C := -w
+$(B)/core/image_stb.c.o build/fuzz/core/image_stb.c.o: ISA := -fwrapv -fno-sanitize=shift,float-cast-overflow
 # gcc 12 for ARM crashes (vect_transform_reduction) on the tests' sums and maxima in one loop.
 $(B)/tests/core/%.c.o: ISA = $(call on,aarch64,-fno-tree-loop-vectorize)
 
@@ -169,6 +178,8 @@ check-gpu bench-gpu:
 $(B)/tests/core/test_image_memory: LDLIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 -include $(shell find build -name '*.d' 2>/dev/null)
+# The compiler makes them. Without this make looks for chains of rules that would, for minutes.
+%.d: ;
 
 # --- tests -----------------------------------------------------------------------
 # test: this variant's tests. check: everything CI runs.

@@ -42,7 +42,8 @@ void chat_notice(chat *c, const char *fmt, ...) {
     vsnprintf(raw, sizeof raw, fmt, ap);
     va_end(ap);
     ui_text_clean(UI_TEXT_LINE, raw, c->notice, sizeof c->notice);
-    c->notice_error = false;
+    c->notice_error = c->notice_opening = false;
+    c->notice_new = true; /* its time begins when it is seen */
     c->notice_ms = chat_now();
     c->notice_until = c->notice_ms + NOTICE_MS;
     c->dirty = true;
@@ -57,8 +58,25 @@ void chat_error(chat *c, const pali_error *err) {
         c->dirty = true;
         return;
     }
+    char **late = realloc(c->late, (c->nlate + 1) * sizeof *late);
+    if (late) {
+        c->late = late;
+        if ((late[c->nlate] = strdup(line)))
+            c->nlate++;
+    }
     chat_notice(c, "%s", line);
     c->notice_error = true;
+}
+
+/* After an answer: what went wrong meanwhile. */
+static void tell_late(chat *c) {
+    for (size_t i = 0; i < c->nlate; i++) {
+        ui_transcript_add(c->log, UI_FROM_ERROR, c->late[i], strlen(c->late[i]));
+        free(c->late[i]);
+    }
+    free(c->late);
+    c->late = NULL;
+    c->nlate = 0;
 }
 
 static void no_memory(chat *c) {
@@ -73,7 +91,8 @@ void chat_refresh_picture(chat *c) {
 
 /* --- turns --------------------------------------------------------------------------------- */
 
-static bool keep_turn(chat *c, const char *q, const char *a, const char *stop) {
+/* Copies t. */
+static bool keep_turn(chat *c, const chat_turn *from) {
     if (c->nturns == c->turns_cap) {
         size_t cap = c->turns_cap ? 2 * c->turns_cap : 16;
         chat_turn *turns = realloc(c->turns, cap * sizeof *turns);
@@ -82,7 +101,8 @@ static bool keep_turn(chat *c, const char *q, const char *a, const char *stop) {
         c->turns = turns;
         c->turns_cap = cap;
     }
-    chat_turn t = {strdup(q), strdup(a), strdup(stop ? stop : "")};
+    chat_turn t = {strdup(from->question), strdup(from->answer),
+                   strdup(from->stop ? from->stop : ""), from->width, from->height};
     if (!t.question || !t.answer || !t.stop) {
         free(t.question);
         free(t.answer);
@@ -105,6 +125,56 @@ static void forget_turns(chat *c, size_t n) {
 static void forget_objects(chat *c) {
     c->serial = 0; /* the legend's rows change hands */
     app_marks_close(&c->marks);
+}
+
+static bool begins(const char *s, const char *with) {
+    return !strncmp(s, with, strlen(with));
+}
+
+/* The newest message is the whole answer of t: shows it in words, and why it ended. */
+static void show_answer(chat *c, const chat_turn *t, const pali_object *objects, size_t n) {
+    char *pretty = chat_pretty(objects, n, t->answer, true);
+    const char *words = pretty, *stop = t->stop ? t->stop : "";
+    bool done = !strcmp(stop, "eos"), empty = !t->answer[strspn(t->answer, " \n")];
+    if (empty && done) {
+        bool looked = begins(t->question, "detect ") || begins(t->question, "segment ");
+        words = looked ? "[nothing was found]" : "[no answer]";
+    }
+    ui_transcript_pretty(c->log, words, words ? strlen(words) : 0);
+    free(pretty);
+    const char *why = !strcmp(stop, "cancel")    ? "[stopped]"
+                      : !strcmp(stop, "length")  ? "[cut at the length limit]"
+                      : !strcmp(stop, "context") ? "[cut: the context is full]"
+                                                 : NULL;
+    if (why)
+        ui_transcript_note(c->log, why);
+}
+
+static void mark_objects(chat *c, const pali_object *objects, size_t n) {
+    pali_error err = {0};
+    if (app_marks_set(&c->marks, &c->masks, objects, n, &err))
+        chat_error(c, &err);
+    c->serial = 0; /* the legend's rows change hands */
+}
+
+/* A chat that is gone on with: what its last answer names is on the picture again. */
+static void mark_last_turn(chat *c) {
+    const chat_turn *t = c->nturns ? &c->turns[c->nturns - 1] : NULL;
+    pali_object *objects;
+    size_t n;
+    if (!c->recall || !c->image || !c->loaded) /* weights of masks lie beside the model */
+        return;
+    c->recall = false;
+    /* Of another size it was about a part that is not shown. */
+    if (!t || t->width != pali_image_full_width(&c->image->image) ||
+        t->height != pali_image_full_height(&c->image->image) ||
+        pali_locate(t->answer, strlen(t->answer), t->width, t->height, &objects, &n, NULL))
+        return;
+    if (n) {
+        mark_objects(c, objects, n);
+        chat_refresh_picture(c);
+    }
+    free(objects);
 }
 
 /* Hands questions to the worker once there is a picture they are about. */
@@ -238,6 +308,7 @@ static void open_image(chat *c, const char *path, bool forget, bool add) {
     }
     c->opening++;
     chat_notice(c, "opening %s", path ? path : "the clipboard");
+    c->notice_opening = true;
 }
 
 void chat_open_image(chat *c, const char *path) {
@@ -335,7 +406,22 @@ void chat_uncrop(chat *c) {
         chat_set_image(c, c->full, false);
 }
 
+/* Questions about a picture that is not there. */
+static void drop_unposted(chat *c) {
+    pali_error err = {0};
+    size_t n = c->nwaiting - c->nposted;
+    while (c->nwaiting > c->nposted)
+        free(c->waiting[--c->nwaiting]);
+    if (n) {
+        pali_fail(&err, PALI_EARG, NULL, "%zu question%s about it %s not asked", n,
+                  n == 1 ? "" : "s", n == 1 ? "was" : "were");
+        chat_error(c, &err);
+    }
+}
+
 static void on_painter(chat *c, painter_event *e) {
+    if (c->notice_opening && e->type != PAINTER_PICTURE)
+        c->notice_until = 0; /* the status line has its name now, or the conversation why not */
     switch (e->type) {
     case PAINTER_IMAGE:
         c->opening--;
@@ -357,12 +443,8 @@ static void on_painter(chat *c, painter_event *e) {
         pali_error err = {0};
         if (c->file && chatfile_image(c->file, e->clipboard ? NULL : c->image_path, &err))
             chat_error(c, &err);
-        char name[256];
-        const char *slash = strrchr(c->image_path, '/');
-        ui_text_clean(UI_TEXT_LINE, slash ? slash + 1 : c->image_path, name, sizeof name);
-        chat_notice(c, "%s, %dx%d", name, pali_image_full_width(&c->full->image),
-                    pali_image_full_height(&c->full->image));
         post_questions(c);
+        mark_last_turn(c);
         break;
     case PAINTER_PICTURE:
         if (e->serial != c->serial) {
@@ -379,8 +461,7 @@ static void on_painter(chat *c, painter_event *e) {
         if (!e->path) /* only the preview */
             break;
         c->opening--;
-        while (c->nwaiting > c->nposted) /* they were about the picture that is not there */
-            free(c->waiting[--c->nwaiting]);
+        drop_unposted(c);
         break;
     }
     free(e->path);
@@ -389,10 +470,7 @@ static void on_painter(chat *c, painter_event *e) {
 /* --- the inference thread's events --------------------------------------------------------------- */
 
 static void show_objects(chat *c, const pali_object *objects, size_t n, const char *raw) {
-    pali_error err = {0};
-    if (app_marks_set(&c->marks, &c->masks, objects, n, &err))
-        chat_error(c, &err);
-    c->serial = 0; /* the legend's rows change hands */
+    mark_objects(c, objects, n);
     char *pretty = chat_pretty(objects, n, raw, true);
     ui_transcript_pretty(c->log, pretty, pretty ? strlen(pretty) : 0);
     free(pretty);
@@ -413,6 +491,7 @@ static void on_started(chat *c) {
     c->ntokens = 0;
     c->started_ms = c->stage_ms = chat_now();
     c->first_ms = 0;
+    c->recall = false;
     if (c->marks.n) {
         forget_objects(c);
         c->stale = true;
@@ -459,31 +538,28 @@ static void on_piece(chat *c, const worker_event *e) {
 static void on_answer(chat *c, const worker_event *e) {
     const pali_result *r = &e->result;
     if (r->nobjects) {
-        show_objects(c, r->objects, r->nobjects, r->text);
+        mark_objects(c, r->objects, r->nobjects);
         chat_refresh_picture(c);
     }
     double generating = r->decode_s > 0 ? r->decode_s : 1e-9;
     c->tok_s = (double)r->ntokens / generating;
     c->ttft_s = c->first_ms ? 1e-3 * (double)(c->first_ms - c->started_ms) : 0;
     c->used = r->prefix_tokens + (int)r->ntokens;
-    const char *why = r->stop == PALI_STOP_CANCEL    ? "stopped"
-                      : r->stop == PALI_STOP_LENGTH  ? "cut at the length limit"
-                      : r->stop == PALI_STOP_CONTEXT ? "cut: the context is full"
-                      : *r->text                     ? NULL
-                                                     : "no answer";
-    if (why) {
-        char note[64];
-        snprintf(note, sizeof note, "[%s]", why);
-        ui_transcript_note(c->log, note);
-    }
-    const char *q = c->question ? c->question : "";
-    if (!keep_turn(c, q, r->text, pali_stop_name(r->stop)))
+    const pali_image *seen = c->image ? &c->image->image : NULL;
+    chat_turn turn = {.question = c->question ? c->question : "",
+                      .answer = r->text,
+                      .stop = (char *)pali_stop_name(r->stop),
+                      .width = seen ? pali_image_full_width(seen) : 0,
+                      .height = seen ? pali_image_full_height(seen) : 0};
+    show_answer(c, &turn, r->objects, r->nobjects);
+    if (!keep_turn(c, &turn))
         no_memory(c);
     c->busy = false;
     pali_error err = {0};
-    if (c->file && chatfile_turn(c->file, q, r->text, pali_stop_name(r->stop), &err))
+    if (c->file && chatfile_turn(c->file, &turn, &err))
         chat_error(c, &err);
     do_then(c);
+    tell_late(c); /* what was taken back does not take it along */
 }
 
 static void on_failed(chat *c, const worker_event *e) {
@@ -496,8 +572,12 @@ static void on_failed(chat *c, const worker_event *e) {
     if (c->busy) {
         c->busy = false;
         c->then = THEN_NOTHING;
-        ui_transcript_note(c->log, "[failed]");
+        if (c->nanswer)
+            ui_transcript_note(c->log, "[failed]");
+        else
+            ui_transcript_pretty(c->log, "[failed]", strlen("[failed]"));
     }
+    tell_late(c);
     chat_error(c, &e->error);
 }
 
@@ -512,6 +592,7 @@ static void on_worker(chat *c, worker_event *e) {
         c->model_dir = c->loading;
         c->masks.model_dir = c->model_dir;
         c->loading = NULL;
+        mark_last_turn(c);
         if (e->info.fallback && e->info.card)
             chat_notice(c, "not using the graphics card: %s", e->info.fallback);
         else if (e->info.note)
@@ -572,7 +653,13 @@ void chat_show_turns(chat *c, const saved_chat *saved) {
         const chat_turn *t = &saved->turns[i];
         ui_transcript_add(c->log, UI_FROM_YOU, t->question, strlen(t->question));
         ui_transcript_add(c->log, UI_FROM_MODEL, t->answer, strlen(t->answer));
-        keep_turn(c, t->question, t->answer, t->stop);
+        pali_object *objects = NULL;
+        size_t n = 0;
+        if (t->width)
+            pali_locate(t->answer, strlen(t->answer), t->width, t->height, &objects, &n, NULL);
+        show_answer(c, t, objects, n);
+        free(objects);
+        keep_turn(c, t);
         worker_add_turn(c->worker, t->question, t->answer);
     }
     c->dirty = true;
@@ -673,7 +760,7 @@ static void loop(chat *c) {
         while (worker_take(c->worker, &we))
             on_worker(c, &we);
         long now = chat_now();
-        if (c->notice_until && now >= c->notice_until) {
+        if (c->notice_until && !c->notice_new && now >= c->notice_until) {
             c->notice_until = 0;
             c->dirty = true;
         }
@@ -683,6 +770,11 @@ static void loop(chat *c) {
             ((c->busy || c->working) && now - c->frame_ms >= 100)) {
             chat_draw(c);
             c->frame_ms = chat_now();
+            if (c->notice_new) {
+                c->notice_new = false;
+                c->notice_ms = c->frame_ms;
+                c->notice_until = c->notice_ms + NOTICE_MS;
+            }
         }
     }
 }
@@ -710,9 +802,11 @@ static int open_chat(chat *c, saved_chat *saved, pali_error *err) {
 }
 
 static void greet(chat *c) {
-    char hello[128];
-    snprintf(hello, sizeof hello,
-             "Ask about the picture, or try: caption en, detect THING. Keys and commands: F%d or ?",
+    char hello[160];
+    snprintf(hello, sizeof hello, "%s Keys and commands: F%d or ?",
+             c->opening
+                 ? "Ask about the picture, or try: caption en, detect THING."
+                 : "First a picture: /image PATH, or drop or paste a file. Then ask about it.",
              c->o->keys.f[APP_KEY_HELP]);
     ui_transcript_add(c->log, UI_FROM_PROGRAM, hello, strlen(hello));
 }
@@ -734,6 +828,9 @@ static void close_chat(chat *c) {
     free(c->waiting);
     app_marks_close(&c->marks);
     app_masks_close(&c->masks);
+    while (c->nlate)
+        free(c->late[--c->nlate]);
+    free(c->late);
     free(c->question);
     free(c->answer);
     free(c->model_dir);
@@ -807,6 +904,7 @@ int chat_run(const chat_options *o, pali_error *err) {
         ui_keys_feed(c.keys, early, nearly, chat_now());
     greet(&c);
     chat_show_turns(&c, &saved);
+    c.recall = !o->image; /* another picture than that of the chat */
     chat_layout(&c);
     loop(&c);
     ui_picture_hide(c.graphics);

@@ -16,6 +16,7 @@ void chat_line(void *user, char *line) {
         return;
     }
     c->dirty = true;
+    c->notice_until = 0; /* seen */
     if (!strcmp(line, "?"))
         c->popup = POPUP_HELP;
     else if (*line && !command_run(c, line))
@@ -41,8 +42,14 @@ static void move_split(chat *c, int by) {
     chat_layout(c);
 }
 
+static void scroll_popup(chat *c, int by) {
+    int top = c->popup_top + by;
+    c->popup_top = top < 0 ? 0 : top < c->popup_most ? top : c->popup_most;
+}
+
 static void close_popup(chat *c) {
     c->popup = POPUP_NONE;
+    c->popup_top = 0;
     c->generation++;
     c->emit = c->dirty = true;
 }
@@ -101,6 +108,22 @@ static int meaning(const chat *c, int key) {
     return UI_KEY_F1 + app_keymap_action(&c->o->keys, key - UI_KEY_F1 + 1);
 }
 
+/* The card while there is one, else the conversation. */
+static void scroll(chat *c, int key) {
+    int page = (c->popup ? c->popup_rows : c->layout.transcript.h) - 1;
+    int by = key == UI_KEY_PAGE_UP ? -page : page;
+    if (c->popup)
+        scroll_popup(c, key == UI_KEY_CTRL_HOME  ? -c->popup_top
+                        : key == UI_KEY_CTRL_END ? c->popup_most
+                                                 : by);
+    else if (key == UI_KEY_CTRL_HOME)
+        ui_transcript_top(c->log);
+    else if (key == UI_KEY_CTRL_END)
+        ui_transcript_bottom(c->log);
+    else
+        ui_transcript_scroll(c->log, by);
+}
+
 static void on_key(chat *c, int key) {
     switch (key) {
     case UI_KEY_ESC:
@@ -128,16 +151,10 @@ static void on_key(chat *c, int key) {
         chat_redraw(c);
         break;
     case UI_KEY_PAGE_UP:
-        ui_transcript_scroll(c->log, -(c->layout.transcript.h - 1));
-        break;
     case UI_KEY_PAGE_DOWN:
-        ui_transcript_scroll(c->log, c->layout.transcript.h - 1);
-        break;
     case UI_KEY_CTRL_HOME:
-        ui_transcript_top(c->log);
-        break;
     case UI_KEY_CTRL_END:
-        ui_transcript_bottom(c->log);
+        scroll(c, key);
         break;
     case UI_KEY_F1:
         if (c->popup)
@@ -181,14 +198,16 @@ static void on_mouse(chat *c, const ui_event *e) {
     case UI_MOUSE_WHEEL_UP:
     case UI_MOUSE_WHEEL_DOWN: {
         bool up = e->mouse.what == UI_MOUSE_WHEEL_UP;
-        if (inside(c->layout.picture, y, x))
+        if (c->popup)
+            scroll_popup(c, up ? -3 : 3);
+        else if (inside(c->layout.picture, y, x))
             move_view(c, 0, 0, up ? 1.25f : 0.8f);
         else
             ui_transcript_scroll(c->log, up ? -3 : 3);
         break;
     }
     case UI_MOUSE_PRESS:
-        if (e->mouse.button != 1)
+        if (e->mouse.button != 1 || c->popup)
             break;
         c->splitting = inside(c->layout.divider, y, x);
         c->dragging = on_image;
@@ -237,6 +256,10 @@ void chat_event(chat *c, const ui_event *e) {
     c->dirty = true;
     switch (e->type) {
     case UI_EV_BYTES:
+        if (c->popup && (e->key == UI_KEY_UP || e->key == UI_KEY_DOWN)) {
+            scroll_popup(c, e->key == UI_KEY_UP ? -1 : 1);
+            break;
+        }
         if (c->popup) {
             close_popup(c);
             break;

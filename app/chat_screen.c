@@ -150,6 +150,27 @@ static void draw_legend(const chat *c) {
     }
 }
 
+/* In the middle of r, broken into lines that fit; what is too much is left out. */
+static void put_middle(ui_rect r, const char *s) {
+    enum {
+        MOST = 16
+    };
+    size_t from[MOST], used[MOST], n = strlen(s), at = 0, next;
+    int lines = 0;
+    while (at < n && lines < MOST && lines < r.h) {
+        from[lines] = at;
+        used[lines] = ui_text_wrap(s + at, n - at, r.w, &next);
+        at += next;
+        lines++;
+    }
+    for (int i = 0; i < lines; i++) {
+        char line[80];
+        snprintf(line, sizeof line, "%.*s", (int)used[i], s + from[i]);
+        int w = (int)ui_text_width(line, strlen(line));
+        put(r.y + (r.h - lines) / 2 + i, r.x + (r.w > w ? (r.w - w) / 2 : 0), r.w, line);
+    }
+}
+
 static void draw_picture(chat *c) {
     if (!c->want.picture)
         return;
@@ -160,11 +181,11 @@ static void draw_picture(chat *c) {
     } else {
         look(UI_LOOK_DIM);
         fill(pane);
-        const char *s = c->image                       ? "drawing ..."
-                        : c->image_path || c->o->image ? "opening ..."
-                                                       : "no picture";
-        int n = (int)strlen(s);
-        put(pane.y + pane.h / 2, pane.x + (pane.w > n ? (pane.w - n) / 2 : 0), pane.w, s);
+        put_middle(pane, c->opening ? "opening ..."
+                         : c->image ? "drawing ..."
+                                    : "no picture yet\n \n/image PATH opens one,\n"
+                                      "or drop a file here, or paste its path;\n"
+                                      "/paste takes the clipboard's");
     }
     draw_legend(c);
     look(c->focus ? UI_LOOK_PROMPT : UI_LOOK_DIVIDER);
@@ -214,15 +235,53 @@ static void activity(const chat *c, char *out, size_t size) {
     }
 }
 
+/* Of the last turn, as much as fits into room columns; returns how many are used. */
+static int measures(const chat *c, int room, char *out, size_t size) {
+    static const struct {
+        bool label, speed;
+    } ways[] = {{true, true}, {false, true}, {true, false}, {false, false}};
+    for (size_t i = 0; c->used && i < sizeof ways / sizeof *ways; i++) {
+        int n = snprintf(out, size, "%s%d/%d", ways[i].label ? "context " : "", c->used,
+                         c->info.context);
+        if (ways[i].speed && c->tok_s > 0)
+            n += snprintf(out + n, size - (size_t)n, "  %.1f tok/s  first %.2f s", c->tok_s,
+                          c->ttft_s);
+        if (n <= room)
+            return n;
+    }
+    return 0;
+}
+
+/* The last part of a path, cleaned; "" for NULL. */
+static const char *brief(const char *path, char *out, size_t size) {
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    return ui_text_clean(UI_TEXT_LINE, slash && slash[1] ? slash + 1 : path ? path : "", out, size);
+}
+
+/* At rest: what answers, and what about. */
+static void describe(const chat *c, char *out, size_t size) {
+    char name[128], more[32] = "";
+    int n = snprintf(out, size, "%s  %s %s", brief(c->model_dir, name, sizeof name),
+                     c->info.backend, c->info.dtype);
+    if (!c->image)
+        return;
+    if (c->nfurther)
+        snprintf(more, sizeof more, " +%zu", c->nfurther);
+    snprintf(out + n, size - (size_t)n, "  %dx%d%s -> %d tokens%s",
+             pali_image_full_width(&c->image->image), pali_image_full_height(&c->image->image),
+             more, c->info.image_tokens * (1 + (int)c->nfurther),
+             c->image != c->full ? " (crop)" : "");
+}
+
 static void draw_status(const chat *c) {
     ui_rect r = c->layout.status;
-    char left[600], right[200] = "";
+    char left[600], right[200] = "", name[256] = "";
     look(UI_LOOK_STATUS);
     mvhline(r.y, r.x, ' ', r.w);
     activity(c, left, sizeof left);
     /* While something runs, a remark gives way to it soon. */
-    bool notice =
-        c->notice_until && (!*left || c->notice_error || chat_now() < c->notice_ms + 1500);
+    bool notice = c->notice_until &&
+                  (!*left || c->notice_error || c->notice_new || chat_now() < c->notice_ms + 1500);
     if (notice) {
         if (c->notice_error)
             look(UI_LOOK_STATUS_KEY);
@@ -233,51 +292,55 @@ static void draw_status(const chat *c) {
         snprintf(left, sizeof left, "%zu lines below (PgDn, Ctrl-End)",
                  ui_transcript_below(c->log));
     } else if (!*left && c->loaded) {
-        char name[128];
-        const char *slash = c->model_dir ? strrchr(c->model_dir, '/') : NULL;
-        ui_text_clean(UI_TEXT_LINE, slash && slash[1] ? slash + 1 : c->model_dir, name,
-                      sizeof name);
-        snprintf(left, sizeof left, "%s  %s %s", name, c->info.backend, c->info.dtype);
-        if (c->image) {
-            size_t n = strlen(left);
-            char more[32] = "";
-            if (c->nfurther)
-                snprintf(more, sizeof more, " +%zu", c->nfurther);
-            snprintf(left + n, sizeof left - n, "  %dx%d%s -> %d tokens%s",
-                     pali_image_full_width(&c->image->image),
-                     pali_image_full_height(&c->image->image), more,
-                     c->info.image_tokens * (1 + (int)c->nfurther),
-                     c->image != c->full ? " (crop)" : "");
-        }
+        describe(c, left, sizeof left);
+        brief(c->image ? c->image_path : NULL, name, sizeof name);
     }
-    int n = 0;
-    if (c->used)
-        n = snprintf(right, sizeof right, "%d/%d", c->used, c->info.context);
-    if (c->tok_s > 0 && c->used)
-        snprintf(right + n, sizeof right - (size_t)n, "  %.1f tok/s  first %.2f s", c->tok_s,
-                 c->ttft_s);
     int w = put(r.y, r.x + 1, r.w - 2, left);
     look(UI_LOOK_STATUS);
-    int rw = (int)strlen(right);
-    if (rw && w + rw + 3 < r.w)
+    int rw = measures(c, r.w - w - 4, right, sizeof right);
+    if (rw)
         put(r.y, r.x + r.w - rw - 1, rw, right);
+    /* The picture's name where there is room for it, or for most of it. */
+    int room = r.w - w - 4 - (rw ? rw + 2 : 0);
+    if (room >= 12 || room >= (int)ui_text_width(name, strlen(name)))
+        put(r.y, r.x + w + 3, room, name);
 }
 
 /* --- popups -------------------------------------------------------------------------------------- */
 
+/* A card's lines go by twice: once to be counted, once to be drawn. */
 typedef struct {
     ui_rect r;
-    int row;
+    int keys; /* columns of the names at the left */
+    int line; /* lines so far */
+    int top;  /* of them scrolled away */
+    bool draw;
 } card;
 
-static card open_card(const chat *c, int h, int w, const char *title) {
-    ui_rect r = {0, 0, h + 2, w + 4};
-    if (r.h > c->caps.rows - 1)
-        r.h = c->caps.rows - 1;
-    if (r.w > c->caps.cols)
-        r.w = c->caps.cols;
-    r.y = (c->caps.rows - 1 - r.h) / 2;
-    r.x = (c->caps.cols - r.w) / 2;
+static void card_text(const card *k, ui_look l, int x, const char *s, size_t n) {
+    int y = k->line - k->top + 1;
+    char line[320];
+    if (!k->draw || y < 1 || y > k->r.h - 2)
+        return;
+    snprintf(line, sizeof line, "%.*s", (int)n, s);
+    look(l);
+    put(k->r.y + y, k->r.x + 2 + x, k->r.w - 4 - x, line);
+}
+
+/* A name and what it means: beside it, or below when the name is too long. */
+static void card_line(card *k, const char *name, const char *text) {
+    size_t n = strlen(text), at = 0, next;
+    int room = k->r.w - 4 - k->keys;
+    card_text(k, UI_LOOK_PROMPT, 0, name, strlen(name));
+    if (!n || (int)ui_text_width(name, strlen(name)) >= k->keys)
+        k->line++;
+    for (; at < n; at += next, k->line++) {
+        size_t used = ui_text_wrap(text + at, n - at, room > 1 ? room : 1, &next);
+        card_text(k, UI_LOOK_POPUP, k->keys, text + at, used);
+    }
+}
+
+static void draw_border(ui_rect r) {
     look(UI_LOOK_POPUP);
     fill(r);
     mvhline_set(r.y, r.x, WACS_HLINE, r.w);
@@ -288,20 +351,37 @@ static card open_card(const chat *c, int h, int w, const char *title) {
     mvadd_wch(r.y, r.x + r.w - 1, WACS_URCORNER);
     mvadd_wch(r.y + r.h - 1, r.x, WACS_LLCORNER);
     mvadd_wch(r.y + r.h - 1, r.x + r.w - 1, WACS_LRCORNER);
-    put(r.y, r.x + 2, r.w - 4, title);
-    return (card){r, 1};
 }
 
-static void card_line(card *k, int key_columns, const char *key, const char *text) {
-    if (k->row >= k->r.h - 1)
-        return;
-    int x = k->r.x + 2, w = k->r.w - 4;
-    look(UI_LOOK_PROMPT);
-    put(k->r.y + k->row, x, w < key_columns ? w : key_columns, key);
-    look(UI_LOOK_POPUP);
-    if (w > key_columns)
-        put(k->r.y + k->row, x + key_columns, w - key_columns, text);
-    k->row++;
+/* Says below which lines are seen, and the keys that move them. */
+static void draw_card(chat *c, const char *title, int columns, int keys,
+                      void (*content)(const chat *c, card *k)) {
+    card k = {.r = {0, 0, 0, columns + 4}};
+    if (k.r.w > c->caps.cols)
+        k.r.w = c->caps.cols;
+    /* Where there is little room, texts go below long names and are broken. */
+    k.keys = k.r.w < columns + 4 && keys > 12 ? 12 : keys;
+    content(c, &k);
+    int all = k.line, most = c->caps.rows - 3;
+    int rows = all < most ? all : most;
+    k.r.h = rows + 2;
+    k.r.y = (c->caps.rows - 1 - k.r.h) / 2;
+    k.r.x = (c->caps.cols - k.r.w) / 2;
+    c->popup_rows = rows;
+    c->popup_most = all - rows;
+    if (c->popup_top > c->popup_most)
+        c->popup_top = c->popup_most;
+    draw_border(k.r);
+    put(k.r.y, k.r.x + 2, k.r.w - 4, title);
+    char foot[80] = " any key closes ";
+    if (c->popup_most)
+        snprintf(foot, sizeof foot, " Up Down PgUp PgDn: %d-%d of %d%s ", c->popup_top + 1,
+                 c->popup_top + rows, all, k.r.w >= 60 ? "; other keys close" : "");
+    put(k.r.y + k.r.h - 1, k.r.x + 2, k.r.w - 4, foot);
+    k.line = 0;
+    k.top = c->popup_top;
+    k.draw = true;
+    content(c, &k);
 }
 
 /* Of a function key its action, of others their names. */
@@ -322,68 +402,55 @@ static const struct {
     {"Tab", 0, "complete commands, prompts, paths"},
     {"Ctrl-D", 0, "leave"},
 };
-enum {
-    KEYS = sizeof keys / sizeof *keys,
-    KEY_COLUMNS = 28
-};
-
 static void help_line(void *user, const char *name, const char *args, const char *help) {
     char key[64];
-    snprintf(key, sizeof key, "/%s %s", name, args);
-    card_line(user, KEY_COLUMNS, key, help);
+    snprintf(key, sizeof key, "/%s%s%s", name, *args ? " " : "", args);
+    card_line(user, key, help);
 }
 
-static void count_line(void *user, const char *name, const char *args, const char *help) {
-    (void)name, (void)args, (void)help;
-    ++*(int *)user;
-}
-
-static void draw_help(const chat *c) {
-    int n = 0;
-    command_each(count_line, &n);
-    card k = open_card(c, n + (int)KEYS, 76, " keys and commands ");
-    for (size_t i = 0; i < KEYS; i++) {
+static void help_card(const chat *c, card *k) {
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         char name[8];
         snprintf(name, sizeof name, "F%d", c->o->keys.f[keys[i].action]);
-        card_line(&k, KEY_COLUMNS, keys[i].name ? keys[i].name : name, keys[i].text);
+        card_line(k, keys[i].name ? keys[i].name : name, keys[i].text);
     }
-    command_each(help_line, &k);
+    command_each(help_line, k);
 }
 
-static void draw_info(const chat *c) {
+static void info_card(const chat *c, card *k) {
     char line[300], clean[300];
-    card k = open_card(c, 9, 70, " about this chat ");
     ui_text_clean(UI_TEXT_LINE, c->model_dir ? c->model_dir : "none", clean, sizeof clean);
-    card_line(&k, 12, "model", clean);
+    card_line(k, "model", clean);
     if (c->loaded) {
         snprintf(line, sizeof line, "PaliGemma%s, %.1f M weights, %s, %.1f MB",
                  c->info.generation == 2 ? " 2" : "", 1e-6 * (double)c->info.params, c->info.dtype,
                  1e-6 * (double)c->info.weight_bytes);
-        card_line(&k, 12, "", line);
+        card_line(k, "", line);
         snprintf(line, sizeof line, "%s, context of %d tokens", c->info.backend, c->info.context);
-        card_line(&k, 12, "runs on", line);
+        card_line(k, "runs on", line);
     }
     if (c->image_path) {
         ui_text_clean(UI_TEXT_LINE, c->image_path, clean, sizeof clean);
-        card_line(&k, 12, "picture", clean);
+        card_line(k, "picture", clean);
     }
     if (c->image && c->loaded) {
         snprintf(line, sizeof line, "%dx%d%s, seen as %dx%d, %d tokens",
                  pali_image_full_width(&c->image->image), pali_image_full_height(&c->image->image),
                  c->image != c->full ? " (a part)" : "", c->info.image_size, c->info.image_size,
                  c->info.image_tokens);
-        card_line(&k, 12, "", line);
+        card_line(k, "", line);
     }
-    snprintf(line, sizeof line, "%s, %s, %d x %d cells of %d x %d pixels", c->caps.name,
-             ui_graphics_name(c->graphics), c->caps.cols, c->caps.rows, c->caps.cell_w,
-             c->caps.cell_h);
-    card_line(&k, 12, "terminal", line);
-    card_line(&k, 12, "chat", c->file ? chatfile_id(c->file) : "not kept");
+    static const char *const colours[] = {"no colour", "16 colours", "256 colours", "true colours"};
+    snprintf(line, sizeof line, "%s, %s, %s, %d x %d cells of %d x %d pixels", c->caps.name,
+             colours[c->caps.colours], ui_graphics_name(c->graphics), c->caps.cols, c->caps.rows,
+             c->caps.cell_w, c->caps.cell_h);
+    card_line(k, "terminal", line);
+    card_line(k, "chat", c->file ? chatfile_id(c->file) : "not kept");
     snprintf(line, sizeof line, "temperature %g, top-k %d, top-p %g, seed %llu, %d tokens",
              (double)c->ask.sampling.temperature, c->ask.sampling.top_k,
              (double)c->ask.sampling.top_p, (unsigned long long)c->ask.sampling.seed,
              c->ask.max_tokens);
-    card_line(&k, 12, "sampling", line);
+    card_line(k, "sampling", line);
 }
 
 /* Completions, in columns above the input line. */
@@ -444,9 +511,9 @@ void chat_draw(chat *c) {
         if (c->graphics == UI_GRAPHICS_KITTY)
             ui_picture_hide(c->graphics);
         if (c->popup == POPUP_HELP)
-            draw_help(c);
+            draw_card(c, " keys and commands ", 76, 28, help_card);
         else
-            draw_info(c);
+            draw_card(c, " about this chat ", 70, 12, info_card);
         move(y, x);
     }
     curs_set(c->popup || c->focus ? 0 : 1);

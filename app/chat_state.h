@@ -68,10 +68,11 @@ typedef struct {
     char **waiting; /* questions not started, oldest first; the first nposted are the worker's, */
     size_t nwaiting, waiting_cap, nposted; /* the others wait for a picture to be opened */
     int opening;                           /* pictures being opened */
-    bool busy;                             /* an answer is under way */
-    bool working;                          /* the worker has a job of any kind */
-    char *question;                        /* of the running answer; owned */
-    char *answer;                          /* raw, so far; owned */
+    bool recall;    /* the objects of the last turn, from a file, are yet to be marked */
+    bool busy;      /* an answer is under way */
+    bool working;   /* the worker has a job of any kind */
+    char *question; /* of the running answer; owned */
+    char *answer;   /* raw, so far; owned */
     size_t nanswer, answer_cap;
     int ntokens;
     pali_stage stage;
@@ -88,17 +89,21 @@ typedef struct {
     } then;   /* what was asked for during an answer; done when it has stopped */
     bool raw; /* show <loc> tokens */
     chat_popup popup;
-    char notice[512]; /* in the status line */
-    bool notice_error;
-    long notice_ms, notice_until; /* when it came; until when it is shown, 0 = there is none */
+    int popup_top, popup_most, popup_rows; /* lines scrolled away, at most so many; lines seen */
+    char notice[512];                      /* in the status line */
+    bool notice_error, notice_opening;     /* an error; one that goes when the picture is there */
+    bool notice_new;                       /* not drawn yet */
+    long notice_ms, notice_until; /* since when, and until when it is shown; 0 = there is none */
     bool dirty, quit;
     int signal; /* that ends the chat */
     long frame_ms;
+    char **late; /* [nlate] errors that came during the answer, for the conversation after it */
+    size_t nlate;
 } chat;
 
 long chat_now(void);
-/* A remark in the status line for a few seconds; an error also goes into the conversation
- * when none is streaming. */
+/* A remark in the status line for a few seconds. An error goes into the conversation; while an
+ * answer streams it is a remark first, and follows the answer. */
 void chat_notice(chat *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void chat_error(chat *c, const pali_error *err);
 

@@ -195,14 +195,15 @@ int chatfile_image(chatfile *f, const char *path, pali_error *err) {
     return 0;
 }
 
-int chatfile_turn(chatfile *f, const char *question, const char *answer, const char *stop,
-                  pali_error *err) {
+int chatfile_turn(chatfile *f, const chat_turn *t, pali_error *err) {
     int rc = start(f, err);
-    return rc ? rc
-              : put(f,
-                    json_pack("{s:o, s:o, s:o}", "q", string(question), "a", string(answer), "stop",
-                              string(stop)),
-                    err);
+    if (rc)
+        return rc;
+    json_t *line = json_pack("{s:o, s:o, s:o}", "q", string(t->question), "a", string(t->answer),
+                             "stop", string(t->stop));
+    if (line && t->width > 0 && t->height > 0)
+        json_object_set_new(line, "size", json_pack("[i, i]", t->width, t->height));
+    return put(f, line, err);
 }
 
 int chatfile_drop(chatfile *f, size_t n, pali_error *err) {
@@ -223,7 +224,7 @@ int chatfile_write(const char *path, const char *model, const char *image, const
     if (!rc)
         rc = start(f, err);
     for (size_t i = 0; !rc && i < nturns; i++)
-        rc = chatfile_turn(f, turns[i].question, turns[i].answer, turns[i].stop, err);
+        rc = chatfile_turn(f, &turns[i], err);
     chatfile_close(f);
     return rc;
 }
@@ -251,6 +252,12 @@ static char *copy(const json_t *j) {
     return s ? strdup(s) : NULL;
 }
 
+/* Of a picture; 0 when the file does not tell. */
+static int side(const json_t *size, size_t i) {
+    json_int_t n = json_integer_value(json_array_get(size, i));
+    return n > 0 && n <= INT_MAX ? (int)n : 0;
+}
+
 static int take_line(saved_chat *c, const json_t *line, size_t *room, pali_error *err) {
     const char *q = json_string_value(json_object_get(line, "q"));
     const char *a = json_string_value(json_object_get(line, "a"));
@@ -276,7 +283,13 @@ static int take_line(saved_chat *c, const json_t *line, size_t *room, pali_error
             return pali_fail_nomem(err, "reading the chat");
         c->turns = turns;
     }
-    chat_turn t = {strdup(q), strdup(a), copy(json_object_get(line, "stop"))};
+    chat_turn t = {.question = strdup(q),
+                   .answer = strdup(a),
+                   .stop = copy(json_object_get(line, "stop")),
+                   .width = side(json_object_get(line, "size"), 0),
+                   .height = side(json_object_get(line, "size"), 1)};
+    if (!t.width || !t.height)
+        t.width = t.height = 0;
     if (!t.question || !t.answer) {
         turn_close(&t);
         return pali_fail_nomem(err, "reading the chat");

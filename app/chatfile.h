@@ -2,7 +2,7 @@
  *
  * File: <state>/chats/<id>.jsonl, mode 0600, id = UTC time of the start and the process. The
  * first line is {"pali": 1, "model": ..., "image": ...}; a turn is {"q": ..., "a": ...,
- * "stop": ...}; a change of picture {"image": ...}; /undo, /clear {"drop": n}. A line that was
+ * "stop": ..., "size": [w, h]}, the pixels that the boxes of its answer are scaled to; a change of picture {"image": ...}; /undo, /clear {"drop": n}. A line that was
  * cut off by a crash is ignored when reading.                                                */
 #ifndef APP_CHATFILE_H
 #define APP_CHATFILE_H
@@ -16,6 +16,7 @@ typedef struct chatfile chatfile;
 
 typedef struct {
     char *question, *answer, *stop; /* owned */
+    int width, height; /* of the picture (or part) it is about, pixels; 0 = not known */
 } chat_turn;
 
 typedef struct {
@@ -39,8 +40,8 @@ const char *chatfile_id(const chatfile *f);
 /* Each is on disk (written, not only buffered) when it returns 0. The picture's path is kept
  * whole, so that the chat can be gone on with from another folder; NULL: it has none. */
 int chatfile_image(chatfile *f, const char *path, pali_error *err);
-int chatfile_turn(chatfile *f, const char *question, const char *answer, const char *stop,
-                  pali_error *err);
+/* t is borrowed; its stop may be NULL. */
+int chatfile_turn(chatfile *f, const chat_turn *t, pali_error *err);
 int chatfile_drop(chatfile *f, size_t n, pali_error *err);
 
 /* Writes a whole chat to a new file of any name; fails when there is one. */

@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 /* What a model can be turned into when it is opened. */
@@ -47,7 +48,9 @@ typedef struct {
     pali_machine machine;
     pali_survey cuda;
     const pali_backend *backends[BACKENDS]; /* cpu, cuda; NULL: not usable here */
+    const char *why_not_cuda, *advice;      /* NULL: nothing to say */
     bool terminal;
+    char no_terminal[256]; /* why, when it is none */
     ui_term_caps caps;
     char dir[PATH_MAX]; /* of the model; "" without one */
     pali_weights *weights;
@@ -59,15 +62,23 @@ typedef struct {
 
 /* The terminal answers about itself only when it is brought up; it is put back at once. */
 static void look_at_terminal(const app_options *o, findings *f) {
-    char why[256], *early = NULL;
+    char *early = NULL;
     size_t n;
-    if (o->json || !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
+    if (o->json)
         return;
+    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
+        snprintf(f->no_terminal, sizeof f->no_terminal, "none on standard %s",
+                 isatty(STDIN_FILENO)    ? "output"
+                 : isatty(STDOUT_FILENO) ? "input"
+                                         : "input and output");
+        return;
+    }
     ui_term_options to = {.term = o->env.term,
                           .colorterm = o->env.colorterm,
                           .term_program = o->env.term_program,
                           .tmux = o->env.tmux};
-    f->terminal = ui_term_open(&to, &f->caps, &early, &n, why, sizeof why) == 0;
+    f->terminal =
+        ui_term_open(&to, &f->caps, &early, &n, f->no_terminal, sizeof f->no_terminal) == 0;
     ui_term_close();
     free(early);
 }
@@ -107,12 +118,24 @@ static int look_at_model(const app_options *o, findings *f, pali_error *err) {
     return 0;
 }
 
+/* Without a card nobody needs to be told how to get the backend for one. */
+static void look_for_reasons(findings *f) {
+    const pali_machine *m = &f->machine;
+    f->why_not_cuda = f->cuda.why_not;
+    f->advice = f->cuda.why_not && *f->cuda.advice ? f->cuda.advice : NULL;
+    if (f->cuda.why_not && !m->nvidia_cards && !*m->nvidia_driver && !f->cuda.devices.driver) {
+        f->why_not_cuda = "no NVIDIA graphics card was seen";
+        f->advice = NULL;
+    }
+}
+
 static int look(const app_options *o, findings *f, pali_error *err) {
     pali_machine_look("", &f->machine);
     pali_backend_survey(&f->cuda);
     f->backends[0] = pali_backend_cpu();
     if (pali_backend_find("cuda", &f->backends[1], NULL) != 0 || f->cuda.devices.chosen < 0)
         f->backends[1] = NULL;
+    look_for_reasons(f);
     look_at_terminal(o, f);
     return look_at_model(o, f, err);
 }
@@ -147,12 +170,18 @@ static const char *size_text(uint64_t bytes, char buf[32]) {
     return buf;
 }
 
+/* Its name, or what is known of it without one. */
+static const char *processor(const pali_machine *m) {
+    static struct utsname u;
+    return *m->cpu ? m->cpu : !uname(&u) ? u.machine : "a processor without a name";
+}
+
 static void tell_machine(FILE *out, const pali_machine *m) {
     char a[32], b[32], quota[48] = "", limit[64] = "";
     if (m->quota > 0)
         snprintf(quota, sizeof quota, ", a container grants %.3g", m->quota);
-    line(out, "processor", "%s, %d cores%s, %s code", *m->cpu ? m->cpu : "unknown", m->cores, quota,
-         pali_kernels_pick()->name);
+    line(out, "processor", "%s, %d core%s%s, %s code", processor(m), m->cores,
+         m->cores == 1 ? "" : "s", quota, pali_kernels_pick()->name);
     if (m->limit)
         snprintf(limit, sizeof limit, ", a container allows %s", size_text(m->limit, a));
     line(out, "memory", "%s available of %s%s", size_text(m->available, a), size_text(m->memory, b),
@@ -195,9 +224,9 @@ static void tell_use(FILE *out, const app_options *o, const findings *f) {
     else if (!strcmp(o->backend, "cpu"))
         line(out, "used", "cpu, because --backend says so");
     else
-        line(out, "used", "cpu: %s", f->cuda.why_not ? f->cuda.why_not : "no card can be used");
-    if (f->cuda.why_not && *f->cuda.advice && strcmp(o->backend, "cpu"))
-        line(out, "", "%s", f->cuda.advice);
+        line(out, "used", "cpu: %s", f->why_not_cuda ? f->why_not_cuda : "no card can be used");
+    if (f->advice && strcmp(o->backend, "cpu"))
+        line(out, "", "%s", f->advice);
 }
 
 static void tell_terminal(FILE *out, const findings *f) {
@@ -207,7 +236,7 @@ static void tell_terminal(FILE *out, const findings *f) {
              f->caps.rows, colours[f->caps.colours], ui_graphics_name(f->caps.graphics),
              f->caps.multiplexer ? " (inside a multiplexer)" : "");
     else
-        line(out, "terminal", "standard input or output is none");
+        line(out, "terminal", "%s", f->no_terminal);
     line(out, "pictures", "decoded %s",
          pali_image_sandbox_on() ? "in a sandbox" : "in this process: the system gives no sandbox");
 }
@@ -304,19 +333,19 @@ static json_t *json_model(const findings *f) {
 static int write_json(FILE *out, const app_options *o, const findings *f) {
     const pali_machine *m = &f->machine;
     const pali_devices *d = &f->cuda.devices;
-    json_t *cpu = json_pack("{s:o, s:i, s:o, s:s}", "name", text(m->cpu), "cores", m->cores,
+    json_t *cpu = json_pack("{s:o, s:i, s:o, s:s}", "name", text(processor(m)), "cores", m->cores,
                             "quota", m->quota > 0 ? json_real(m->quota) : json_null(), "code",
                             pali_kernels_pick()->name);
     json_t *memory =
         json_pack("{s:o, s:o, s:o}", "total", bytes(m->memory), "available", bytes(m->available),
                   "limit", m->limit ? bytes(m->limit) : json_null());
-    json_t *cuda = json_pack(
-        "{s:o, s:i, s:o, s:i, s:i, s:o, s:o, s:i, s:o, s:o}", "plugin", text(f->cuda.path),
-        "bus_cards", m->nvidia_cards, "driver_version",
-        *m->nvidia_driver ? text(m->nvidia_driver) : json_null(), "driver_cuda", d->driver,
-        "needs_cuda", d->runtime, "cards", json_cards(d), "no_library",
-        *d->no_library ? text(d->no_library) : json_null(), "chosen", d->chosen, "why_not",
-        text(f->cuda.why_not), "advice", f->cuda.why_not ? text(f->cuda.advice) : json_null());
+    json_t *cuda =
+        json_pack("{s:o, s:i, s:o, s:i, s:i, s:o, s:o, s:i, s:o, s:o}", "plugin",
+                  text(f->cuda.path), "bus_cards", m->nvidia_cards, "driver_version",
+                  *m->nvidia_driver ? text(m->nvidia_driver) : json_null(), "driver_cuda",
+                  d->driver, "needs_cuda", d->runtime, "cards", json_cards(d), "no_library",
+                  *d->no_library ? text(d->no_library) : json_null(), "chosen", d->chosen,
+                  "why_not", text(f->why_not_cuda), "advice", text(f->advice));
     char cache[PATH_MAX];
     bool known = !pali_hub_cache(&o->hub, cache, sizeof cache, NULL);
     json_t *all = json_pack("{s:s, s:o, s:o, s:o, s:s, s:b, s:o, s:o, s:o}", "version",

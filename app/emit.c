@@ -39,6 +39,20 @@ static bool needs_pictures(const app_options *o) {
     return o->overlay || o->mask_dir || o->crop_dir;
 }
 
+/* The folder of yolo's files: found out now, not after an hour of work. */
+static int open_labels(const char *folder, pali_error *err) {
+    bool made = mkdir(folder, 0777) == 0;
+    int why = made ? 0 : errno;
+    if (!made && why == EEXIST && !pali_file_is_folder(folder))
+        return pali_fail(err, PALI_EIO, "name a folder with -o",
+                         "%s: is a file, and --format yolo fills a folder",
+                         pali_file_brief(folder));
+    if (why == EEXIST)
+        why = access(folder, W_OK | X_OK) ? errno : 0;
+    return why ? pali_fail(err, PALI_EIO, NULL, "%s: %s", pali_file_brief(folder), strerror(why))
+               : 0;
+}
+
 int app_emit_open(const app_options *o, bool many, app_emit **out, pali_error *err) {
     app_emit *e = *out = calloc(1, sizeof *e);
     if (!e)
@@ -52,10 +66,7 @@ int app_emit_open(const app_options *o, bool many, app_emit **out, pali_error *e
     e->annotations = json_array();
     if (!e->pictures || !e->images || !e->annotations)
         return pali_fail_nomem(err, "opening the output");
-    if (o->format == APP_FORMAT_YOLO && o->output && mkdir(o->output, 0777) && errno != EEXIST)
-        return pali_fail(err, PALI_EIO, NULL, "%s: %s", pali_file_brief(o->output),
-                         strerror(errno));
-    return 0;
+    return o->format == APP_FORMAT_YOLO && o->output ? open_labels(o->output, err) : 0;
 }
 
 void app_emit_model(app_emit *e, const char *model_dir) {
@@ -100,19 +111,28 @@ static int class_of(app_emit *e, const char *label) {
     return (int)e->nclasses++;
 }
 
+/* What follows "detect " or "segment "; NULL: another prompt. */
+static const char *wanted(const char *prompt) {
+    return !strncmp(prompt, "detect ", 7)    ? prompt + 7
+           : !strncmp(prompt, "segment ", 8) ? prompt + 8
+                                             : NULL;
+}
+
+bool app_emit_wants_objects(const char *prompt) {
+    return wanted(prompt) != NULL;
+}
+
 /* "detect a ; b": a and b, once a prompt. */
 static int list_classes(app_emit *e, const char *prompt) {
     if (e->listed && !strcmp(e->listed, prompt))
         return 0;
     free(e->listed);
     e->listed = strdup(prompt);
-    char *words = e->listed ? strdup(prompt) : NULL;
+    const char *things = wanted(prompt);
+    char *words = e->listed ? strdup(things ? things : "") : NULL, *rest = words;
     if (!words)
         return -1;
     int rc = 0;
-    char *rest = !strncmp(words, "detect ", 7)    ? words + 7
-                 : !strncmp(words, "segment ", 8) ? words + 8
-                                                  : words + strlen(words);
     for (char *item; !rc && (item = strsep(&rest, ";"));) {
         item += strspn(item, " ");
         for (size_t n = strlen(item); n && item[n - 1] == ' ';)
@@ -152,6 +172,12 @@ static int object_lines(const app_emit *e, const char *path, const pali_result *
     free(clean);
     free(name);
     return rc;
+}
+
+int app_emit_objects(const app_emit *e, const char *path, const pali_result *r, char **lines,
+                     pali_error *err) {
+    *lines = NULL;
+    return object_lines(e, path, r, lines) ? pali_fail_nomem(err, "writing the answer") : 0;
 }
 
 /* --- yolo ------------------------------------------------------------------------------------ */

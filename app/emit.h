@@ -17,17 +17,25 @@
 
 typedef struct app_emit app_emit;
 
-/* many: pictures, whose lines of objects begin with their names. The model's folder (for its mask weights) is borrowed, set it when it is known. */
 /* Whether text is lines of objects, so that the answer itself is not shown. */
 bool app_emit_tells_objects(const app_options *o);
+/* Whether the prompt asks for objects: "detect ..." or "segment ...". */
+bool app_emit_wants_objects(const char *prompt);
 
+/* many: pictures, whose lines of objects begin with their names. */
 int app_emit_open(const app_options *o, bool many, app_emit **out, pali_error *err);
+/* The folder of the model (for its mask weights) is borrowed; set it when it is known. */
 void app_emit_model(app_emit *e, const char *model_dir);
 
 /* One answer about image, the first of turn's; its `made` and `overlay` are filled in. *line is what the format puts out for it now, whole lines, "" for none, NULL for text;
  * caller frees. Files that cannot be written are complained about and counted. */
 int app_emit_answer(app_emit *e, const app_turn *turn, const pali_image *image, char **line,
                     pali_error *err);
+
+/* The objects of an answer as the verb detect writes them, whatever the verb and the format; path:
+ * of its picture. Caller frees *lines, "" without objects. */
+int app_emit_objects(const app_emit *e, const char *path, const pali_result *r, char **lines,
+                     pali_error *err);
 
 /* A picture of the list that gets no answer in this run: the names of its files stay its own (those
  * that an earlier run left behind, above all). path NULL: nothing. */

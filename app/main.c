@@ -61,12 +61,25 @@ static bool sees_pictures(const app_options *o) {
     return !o->verb || o->verb->needs_model;
 }
 
+/* The first word is no verb, and no file either: "pali captoin photo.jpg". Says so in place of what
+ * else is wrong with that command line. */
+static int check_first_word(const app_options *o, int rc, pali_error *err) {
+    const char *word = o->nwords ? o->words[0] : "";
+    const char *meant = o->verb || o->help || o->version ? NULL : app_verb_meant(word);
+    if (!meant || !access(word, F_OK))
+        return rc;
+    *err = (pali_error){0};
+    return pali_fail(err, PALI_EARG, NULL, "%s is neither a picture nor a verb; is it `pali %s`?",
+                     word, meant);
+}
+
 int main(int argc, char **argv) {
     app_options options;
     app_questions from;
     pali_error err = {0};
     app_process_start();
     int rc = app_options_parse(argc, argv, &options, &err);
+    rc = check_first_word(&options, rc, &err);
     app_configure_complain(&options);
     if (!rc && !options.help && !options.version && sees_pictures(&options))
         pali_image_sandbox_start(NULL); /* without it pictures are decoded here; `-v` says so */

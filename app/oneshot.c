@@ -95,7 +95,8 @@ static int next_question(questions *q, const char **out, pali_error *err) {
 
 typedef struct {
     app_session *session;
-    bool plain;          /* answers stream as text */
+    bool transcript;     /* of the demo, for a person: boxes in readable form */
+    bool plain;          /* the answer streams as text */
     ui_text clean;       /* of the answer being written */
     size_t newlines;     /* held back: they belong to the answer only if more follows */
     double asked, first; /* clock; first is 0 before the first piece */
@@ -119,16 +120,20 @@ static void write_text(turn *t, const char *text, size_t n) {
     }
 }
 
+/* The model's text: what could harm a terminal is made harmless. */
+static void write_clean(turn *t, const char *text, size_t n) {
+    char out[UI_TEXT_ROOM(256)];
+    for (size_t i = 0; i < n; i += 256)
+        write_text(t, out, ui_text_feed(&t->clean, text + i, n - i < 256 ? n - i : 256, out));
+}
+
 static void on_piece(void *user, const pali_piece *piece) {
     turn *t = user;
     if (t->first == 0)
         t->first = app_clock();
     app_err_progress_clear();
-    char out[UI_TEXT_ROOM(256)];
-    for (size_t i = 0; t->plain && i < piece->n; i += 256) {
-        size_t n = piece->n - i < 256 ? piece->n - i : 256;
-        write_text(t, out, ui_text_feed(&t->clean, piece->text + i, n, out));
-    }
+    if (t->plain)
+        write_clean(t, piece->text, piece->n);
     if (t->failure.code)
         app_process_stop();
 }
@@ -165,16 +170,31 @@ static int tell_logprobs(const pali_engine *e, const pali_result *r, pali_error 
     return rc;
 }
 
+static int end_text(turn *t, pali_error *err) {
+    char tail[UI_TEXT_ROOM(0)];
+    write_text(t, tail, ui_text_finish(&t->clean, tail));
+    return app_out_write("\n", 1, err);
+}
+
+/* In a transcript: the lines of an answer's objects, or the answer when there are none. */
+static int show_objects(turn *t, const char *path, const pali_result *r, pali_error *err) {
+    if (!r->nobjects) {
+        write_clean(t, r->text, strlen(r->text));
+        return end_text(t, err);
+    }
+    char *lines;
+    int rc = app_emit_objects(t->emit, path, r, &lines, err);
+    if (!rc)
+        rc = app_out_string(lines, err);
+    free(lines);
+    return rc;
+}
+
 /* Ends the answer on standard output: the last newline, or what the format makes of it. */
 static int finish_output(turn *t, const char *prompt, const pali_result *r, const app_timings *at,
                          pali_error *err) {
     const app_options *o = t->session->options;
-    int rc = 0;
-    if (t->plain) {
-        char tail[UI_TEXT_ROOM(0)];
-        write_text(t, tail, ui_text_finish(&t->clean, tail));
-        rc = app_out_write("\n", 1, err);
-    }
+    int rc = t->plain ? end_text(t, err) : 0;
     app_turn turn_ = {.images = o->nimages ? o->images : &t->session->image_path,
                       .nimages = o->nimages ? o->nimages : 1,
                       .prompt = prompt,
@@ -187,6 +207,8 @@ static int finish_output(turn *t, const char *prompt, const pali_result *r, cons
     if (!rc && line)
         rc = app_out_string(line, err);
     free(line);
+    if (!rc && t->transcript && !t->plain)
+        rc = show_objects(t, turn_.images[0], r, err);
     if (!rc && o->logprobs && o->format == APP_FORMAT_TEXT)
         rc = tell_logprobs(t->session->engine, r, err);
     return rc;
@@ -195,6 +217,8 @@ static int finish_output(turn *t, const char *prompt, const pali_result *r, cons
 /* Asks prompt, turn number `number` from 1. */
 static int ask(turn *t, const char *prompt, size_t number, const pali_run *run, pali_error *err) {
     const app_options *o = t->session->options;
+    t->plain = o->format == APP_FORMAT_TEXT && !app_emit_tells_objects(o) &&
+               !(t->transcript && app_emit_wants_objects(prompt));
     t->clean = (ui_text){.rule = isatty(STDOUT_FILENO) ? UI_TEXT_TERMINAL : UI_TEXT_PIPE};
     t->newlines = 0;
     t->first = 0;
@@ -275,11 +299,12 @@ static int ask_all(turn *t, app_questions from, const pali_run *run, pali_error 
         q.list = s->demo.prompts;
         q.count = s->demo.nprompts;
     }
-    bool only = q.list && q.count == 1, transcript = from == APP_ASK_DEMO && t->plain;
+    bool only = q.list && q.count == 1;
+    t->transcript = from == APP_ASK_DEMO && o->format == APP_FORMAT_TEXT;
     const char *prompt;
-    int rc = transcript ? show_picture(s, err) : 0;
+    int rc = t->transcript ? show_picture(s, err) : 0;
     while (!rc && (rc = next_question(&q, &prompt, err)) > 0) {
-        rc = transcript ? show_question(prompt, err) : 0;
+        rc = t->transcript ? show_question(prompt, err) : 0;
         if (!rc)
             rc = ask_and_dump(t, prompt, q.next, only, run, err);
     }
@@ -303,8 +328,7 @@ static int finish_all(turn *t, int rc, pali_error *err) {
 int app_oneshot_run(const app_options *o, app_questions from, pali_error *err) {
     const pali_run run = {.cancel = app_process_stop_flag(), .progress = app_err_progress};
     app_session session;
-    turn t = {.session = &session,
-              .plain = o->format == APP_FORMAT_TEXT && !app_emit_tells_objects(o)};
+    turn t = {.session = &session};
     int rc = app_session_open(&session, o, &run, err);
     if (rc == PALI_EARG)
         rc = PALI_EUNSUPPORTED; /* a matter of the files: the command line was fine */

@@ -2,6 +2,7 @@
 #include "app/options.h"
 
 #include "app/frames.h"
+#include "app/spelling.h"
 #include "ui/term.h"
 
 #include <getopt.h>
@@ -90,8 +91,8 @@ static const struct {
      APP_TAKES_MODEL | APP_TAKES_QUANT | IN_FILE},
     {OPT_MATH, "math", "KIND",
      "products of the picture and the prompt on the processor:\n"
-     "bf16 is twice as fast where there is AVX512-BF16, f32 is\n"
-     "exact; auto is bf16 for large models (auto)",
+     "bf16 is 2 to 3 times as fast with AMX or AMD's AVX-512,\n"
+     "f32 is exact; auto is bf16 for large models (auto)",
      APP_TAKES_MODEL | IN_FILE},
     {OPT_MASK_WEIGHTS, "mask-weights", "FILE",
      "vae-oid.npz, which draws the masks of segment\n"
@@ -136,7 +137,9 @@ static const struct {
      "which function key does what; those not named keep theirs\n"
      "(help=F1,picture=F2,boxes=F3,tokens=F4,copy=F5,zoom=F6)",
      APP_TAKES_CHAT | IN_FILE},
-    {OPT_RESUME, "resume", "[=ID]", "go on with a kept chat: the newest, or this one",
+    {OPT_RESUME, "resume", "[=ID]",
+     "go on with a kept chat: the newest, or this one; with its\n"
+     "model and picture, where no others are named",
      APP_TAKES_CHAT},
     {OPT_NO_SAVE, "no-save", NULL, "keep neither chat nor input history", APP_TAKES_CHAT | IN_FILE},
 
@@ -406,6 +409,16 @@ static int parse_word(const char *name, const char *s, const char **out, pali_er
     return 0;
 }
 
+/* As `pali chats` lists them: 20261130-081500-4711. */
+static bool is_chat_id(const char *word) {
+    static const char form[] = "dddddddd-dddddd-";
+    for (size_t i = 0; form[i]; i++)
+        if (form[i] == 'd' ? word[i] < '0' || word[i] > '9' : word[i] != form[i])
+            return false;
+    const char *process = word + sizeof form - 1;
+    return *process && !process[strspn(process, "0123456789")];
+}
+
 /* The first word may be a verb, unless it stands behind "--". */
 static void add_word(app_options *o, const char *word, bool may_be_verb) {
     if (may_be_verb && !o->verb && !o->nwords && (o->verb = app_verb_find(word)))
@@ -426,8 +439,11 @@ static int unknown_option(const char *word, int option, pali_error *err) {
 static int take(app_options *o, int option, const char *word, pali_error *err) {
     static const char million[] = "a number from 0 to 1000000";
     switch (option) {
-    case 1:
-        add_word(o, optarg, true);
+    case 1: /* "--resume ID" is what a hand types, though getopt wants "--resume=ID" */
+        if (o->resume && !o->verb && !o->resume_id && is_chat_id(optarg))
+            o->resume_id = optarg;
+        else
+            add_word(o, optarg, true);
         return 0;
     case 'm':
         return parse_word("--model", optarg, &o->model, err);
@@ -592,33 +608,13 @@ static int settle_words(app_options *o, pali_error *err) {
 
 /* --- the config file and the environment ------------------------------------------------ */
 
-/* Letters to change, add or leave out to make b of a; anything above 2 is far. */
-static int distance(const char *a, const char *b) {
-    int row[32], n = (int)strlen(b);
-    if (n >= 32 || strlen(a) >= 32)
-        return 32;
-    for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int corner = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int change = corner + (a[i - 1] != b[j - 1]),
-                other = row[j] < row[j - 1] ? row[j] : row[j - 1];
-            corner = row[j];
-            row[j] = change < other + 1 ? change : other + 1;
-        }
-    }
-    return row[n];
-}
-
 static int unknown_key(app_settings *s, const app_setting *item, pali_error *err) {
     size_t best = ROWS;
     int least = 3;
     for (size_t i = 0; i < ROWS; i++)
         if (table[i].code && table[i].group & IN_FILE &&
-            distance(item->key, table[i].name) < least) {
-            least = distance(item->key, table[i].name);
+            app_spelling_distance(item->key, table[i].name) < least) {
+            least = app_spelling_distance(item->key, table[i].name);
             best = i;
         }
     return best < ROWS ? app_settings_blame(s, item->line, err, "there is no key %.60s; is it %s?",
@@ -725,7 +721,7 @@ static int settle(app_options *o, pali_error *err) {
     const char *weights = getenv("PALI_MASK_WEIGHTS");
     if (weights && *weights && came_from(o, OPT_MASK_WEIGHTS) < APP_FROM_ENVIRONMENT)
         set_from_environment(o, OPT_MASK_WEIGHTS, "PALI_MASK_WEIGHTS", o->mask_weights = weights);
-    bool needs_model = !o->verb || o->verb->needs_model;
+    bool needs_model = o->verb ? o->verb->needs_model : !o->resume; /* a kept chat has its own */
     if (needs_model && !o->demo && (!o->model || !*o->model))
         return pali_fail(err, PALI_EARG,
                          "--demo takes the bundled one, -m DIR-or-hub-id any PaliGemma, "

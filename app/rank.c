@@ -54,13 +54,22 @@ static int read_texts(texts *t, const char *path, pali_error *err) {
     FILE *f = piped ? stdin : fopen(path, "r");
     if (!f)
         return pali_fail(err, PALI_EIO, NULL, "%s: %s", path, strerror(errno));
-    char line[TEXT_MAX + 3];
-    int rc = 0;
-    while (!rc && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\r\n")] = '\0';
-        if (*line)
+    char line[TEXT_MAX + 2]; /* one more byte than a text may have shows that it is too long */
+    size_t n = 0;
+    int rc = 0, c;
+    do {
+        c = getc(f);
+        bool ends = c == '\n' || c == '\r' || c == EOF || n == sizeof line - 1;
+        if (c == '\0')
+            rc = pali_fail(err, PALI_EFORMAT, "write one text a line",
+                           "%s: not text: there is a zero byte in it", name);
+        if (!ends)
+            line[n++] = (char)c;
+        line[n] = '\0';
+        if (ends && n && !rc)
             rc = add_text(t, line, name, err);
-    }
+        n = ends ? 0 : n;
+    } while (!rc && c != EOF);
     if (!rc && ferror(f))
         rc = pali_fail(err, PALI_EIO, NULL, "%s: %s", name, strerror(errno));
     if (!piped)

@@ -8,6 +8,7 @@
 #include "app/interactive.h"
 #include "app/models.h"
 #include "app/rank.h"
+#include "app/spelling.h"
 #include "app/task.h"
 
 #include <string.h>
@@ -220,4 +221,24 @@ const app_verb *app_verb_find(const char *name) {
         if (!strcmp(table[i].name, name))
             return &table[i];
     return NULL;
+}
+
+const char *app_verb_meant(const char *word) {
+    static const char *const options[] = {"--help", "--version", "--demo"};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (!strcmp(word, options[i] + 2))
+            return options[i];
+    if (strpbrk(word, "./")) /* meant as a file */
+        return NULL;
+    /* One letter of a short word, two of a long one. */
+    int least = strlen(word) < 5 ? 2 : 3;
+    const char *best = NULL;
+    for (size_t i = 0; i < ROWS; i++) {
+        int far = app_spelling_distance(word, table[i].name);
+        if (far < least) {
+            least = far;
+            best = table[i].name;
+        }
+    }
+    return best;
 }

@@ -57,6 +57,9 @@ typedef struct app_verb {
 
 /* The verb of this name, or NULL. */
 const app_verb *app_verb_find(const char *name);
+/* What a word was probably meant to be after "pali": the name of a verb, or --help, --version and
+ * --demo written as one; NULL: nothing known. */
+const char *app_verb_meant(const char *word);
 /* The i-th, for --help; NULL after the last. */
 const app_verb *app_verb_at(size_t i);
 

@@ -198,6 +198,8 @@ static int load(worker *w, job *j, const pali_run *run, pali_error *err) {
 
 static int ask(worker *w, job *j, const pali_run *run, pali_error *err) {
     tell(w, &(worker_event){.type = WORKER_STARTED});
+    if (!w->dialog)
+        return pali_fail(err, PALI_EARG, "choose one with /model", "there is no model loaded");
     j->ask.on_piece = on_piece;
     j->ask.user = w;
     worker_event ev = {.type = WORKER_ANSWER};
@@ -224,8 +226,6 @@ static int run_job(worker *w, job *j, pali_error *err) {
         return load(w, j, &run, err);
     if (!w->dialog && j->type != JOB_ASK)
         return 0; /* that loading failed has been told; a model to come gets these anew */
-    if (!w->dialog)
-        return pali_fail(err, PALI_EARG, "choose one with /model", "there is no model loaded");
     switch (j->type) {
     case JOB_IMAGE: {
         int rc = set_images(w->dialog, j, err);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum {
     PATH_MAX_BYTES = 4096
@@ -208,6 +209,9 @@ static int find_on_disk(const char *name, char *dir, size_t size, pali_error *er
         return pali_fail(err, PALI_EARG, "name the folder that the file is in",
                          "%s: is a file; a model is a folder with config.json in it",
                          pali_file_brief(name));
+    if (access(name, X_OK) != 0)
+        return pali_fail(err, PALI_EIO, "check the permissions of the folder",
+                         "%s: not allowed to look into this folder", pali_file_brief(name));
     if (!has(name, "config.json") && !has(name, "adapter_config.json") && !has_npz(name))
         return pali_fail(err, PALI_EFORMAT,
                          "a model is a folder with config.json, *.safetensors and tokenizer.model",

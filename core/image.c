@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 #ifdef PALI_HEIF
-#define READS "pali reads PNG, JPEG, WebP, HEIC, AVIF, BMP, GIF and PNM (PBM, PGM, PPM)"
+#define READS "pali reads PNG, JPEG, WebP, HEIC, AVIF, BMP, GIF, PNM, TGA, PSD and HDR"
 #else
-#define READS "pali reads PNG, JPEG, WebP, BMP, GIF and PNM (PBM, PGM, PPM)"
+#define READS "pali reads PNG, JPEG, WebP, BMP, GIF, PNM, TGA, PSD and HDR"
 #endif
 
 enum {
@@ -272,8 +272,6 @@ static int fail_other_format(const pali_image_input *in, pali_error *err) {
         how = "convert a page to PNG: pdftoppm -png -r 150 -f 1 -l 1 FILE page";
     } else if (has_at(in, 0, "%!PS")) {
         format = "PostScript";
-    } else if (has_at(in, 0, "8BPS")) {
-        format = "Photoshop (PSD)";
     } else if (in->n >= 12 && !memcmp(in->bytes, "\0\0\0\x0cjP  \r\n\x87\n", 12)) {
         format = "JPEG 2000";
     } else if (has_at(in, 0, "\xff\x0a") ||
@@ -282,6 +280,8 @@ static int fail_other_format(const pali_image_input *in, pali_error *err) {
         how = "convert it to PNG or JPEG: djxl FILE picture.png";
     } else if (in->n >= 6 && !memcmp(in->bytes, "\0\0\1\0", 4)) {
         format = "ICO";
+    } else if (has_at(in, 0, "\x53\x80\xf6\x34")) {
+        format = "Softimage PIC";
     } else if (has_at(in, 0, "qoif")) {
         format = "QOI";
     } else if (has_at(in, 0, "v/1\x01")) {
@@ -330,6 +330,12 @@ static int read_pixels(const pali_image_input *in, pali_image *out, pali_image_n
     if (in->n >= 3 && in->bytes[0] == 'P' && in->bytes[1] >= '1' && in->bytes[1] <= '6' &&
         memchr(" \t\n\v\f\r", in->bytes[2], 6))
         return pali_pnm_read(in, out, err);
+    if (has_at(in, 0, "8BPS"))
+        return pali_psd_read(in, out, err);
+    if (has_at(in, 0, "#?RADIANCE\n") || has_at(in, 0, "#?RGBE\n"))
+        return pali_hdr_read(in, out, err);
+    if (pali_tga_is(in)) /* last: it has no signature */
+        return pali_tga_read(in, out, notes, err);
     return fail_other_format(in, err);
 }
 

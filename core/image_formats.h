@@ -10,6 +10,7 @@
 
 #include "core/image.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* One file in memory, borrowed for the length of a call. */
@@ -58,6 +59,12 @@ int pali_heif_read(const pali_image_input *in, pali_image *out, pali_image_notes
 int pali_bmp_read(const pali_image_input *in, pali_image *out, pali_error *err);
 int pali_gif_read(const pali_image_input *in, pali_image *out, pali_error *err);
 int pali_pnm_read(const pali_image_input *in, pali_image *out, pali_error *err);
+/* By stb_image (image_stb.c). A Targa file has no signature: whether the header could be one. */
+bool pali_tga_is(const pali_image_input *in);
+int pali_tga_read(const pali_image_input *in, pali_image *out, pali_image_notes *notes,
+                  pali_error *err);
+int pali_psd_read(const pali_image_input *in, pali_image *out, pali_error *err);
+int pali_hdr_read(const pali_image_input *in, pali_image *out, pali_error *err);
 
 /* --- orientation --------------------------------------------------------------- */
 /* Tag 0x112 of an EXIF block, with or without its "Exif\0\0" in front; 0 if absent. */

@@ -209,6 +209,40 @@ int pali_machine_nvidia_cards(const char *root) {
     return bus > driver ? bus : driver;
 }
 
+/* --- the processor --------------------------------------------------------------------- */
+
+/* Whether word is one of the words of this line. */
+static bool has_word(const char *line, const char *word) {
+    size_t n = strlen(word);
+    for (const char *p = line; *p && *p != '\n'; p += strspn(p, " ")) {
+        size_t length = strcspn(p, " \n");
+        if (length == n && memcmp(p, word, n) == 0)
+            return true;
+        p += length;
+    }
+    return false;
+}
+
+/* "ARMv8, implementer 0x41, part 0xd40, with asimd asimddp", by what ARM's cpuinfo has. Of
+ * unlike cores the first is told. */
+static void name_arm(const char *info, char *out, size_t size) {
+    static const char *const sets[] = {"asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"};
+    const char *version = line_of(info, "CPU architecture"),
+               *maker = line_of(info, "CPU implementer"), *part = line_of(info, "CPU part"),
+               *features = line_of(info, "Features");
+    if (!maker || !part)
+        return;
+    if (version && (*version < '0' || *version > '9')) /* "AArch64" of old kernels */
+        version = NULL;
+    int n = snprintf(out, size, "ARM%s%.*s, implementer %.*s, part %.*s", version ? "v" : "",
+                     version ? (int)strspn(version, "0123456789") : 0, version ? version : "",
+                     (int)strspn(maker, "0123456789abcdefx"), maker,
+                     (int)strspn(part, "0123456789abcdefx"), part);
+    for (size_t i = 0, told = 0; features && i < sizeof sets / sizeof *sets; i++)
+        if (n > 0 && (size_t)n < size && has_word(features, sets[i]))
+            n += snprintf(out + n, size - (size_t)n, "%s %s", told++ ? "" : ", with", sets[i]);
+}
+
 /* --- all of it --------------------------------------------------------------------------- */
 
 static uint64_t kilobytes(const char *meminfo, const char *key) {
@@ -229,6 +263,8 @@ void pali_machine_look(const char *root, pali_machine *out) {
         const char *name = line_of(buf, "model name");
         if (name)
             copy_line(out->cpu, sizeof out->cpu, name);
+        else
+            name_arm(buf, out->cpu, sizeof out->cpu);
     }
     cpu_set_t set;
     out->cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)

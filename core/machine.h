@@ -8,9 +8,10 @@
 #include <stdint.h>
 
 typedef struct {
-    char cpu[80]; /* its name, "" when the system does not tell */
-    int cores;    /* this process may run on */
-    double quota; /* cores' worth of time a container grants; 0: no limit */
+    char cpu[128]; /* its name; on ARM, which has none to tell, maker and model as numbers and the
+                      instruction sets that matter here; "" when the system tells neither */
+    int cores;     /* this process may run on */
+    double quota;  /* cores' worth of time a container grants; 0: no limit */
     uint64_t memory;
     uint64_t limit;     /* of memory, by a container; 0: none */
     uint64_t available; /* memory that can be taken now, the limit kept; cached files count */

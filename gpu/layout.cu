@@ -312,6 +312,13 @@ static void place_load(pali_model *m, arena *a, const measures *s) {
     m->load.sums = (double *)take(a, nf4_groups(s->blocks), sizeof(double));
 }
 
+/* As many pictures as one prefix can have; and while they take little, the 16 that core keeps
+ * (reuse.c), which are then not encoded again. */
+static int64_t picture_places(int64_t positions, int64_t P, int64_t each) {
+    const int64_t kept = 16, little = (int64_t)64 << 20;
+    return most(most(positions / P, 1), least(kept, little / each));
+}
+
 static void place_work(pali_model *m, arena *a) {
     const pali_vision_config *v = &m->w->config.vision;
     const pali_text_config *t = &m->w->config.text;
@@ -323,7 +330,9 @@ static void place_work(pali_model *m, arena *a) {
     m->rope = (float2 *)take(a, T * (t->E / 2), sizeof(float2));
     m->ids = (int32_t *)take(a, T, sizeof(int32_t));
     m->gemm_space = take(a, (int64_t)gemm_workspace(), 1);
-    m->first_embeds = (float *)take(a, P * ld8(t->D), sizeof(float));
+    int64_t picture = P * ld8(t->D);
+    m->places = (int)picture_places(T, P, picture * (int64_t)sizeof(float));
+    m->pictures = (float *)take(a, m->places, (size_t)picture * sizeof(float));
     float **rows[] = {&m->row_x, &m->row_y, &m->row_q, &m->row_a, &m->row_h, &m->logits};
     int64_t widths[] = {t->D, t->D, HE, HE, t->F, t->V};
     for (int i = 0; i < 6; i++)

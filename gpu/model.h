@@ -6,8 +6,8 @@
  *   gemm.h      products of many rows           kernels.h   everything else
  *
  * Weights, key/value cache and workspace are three device blocks, taken at open. A turn
- * allocates nothing, but for the embeddings of a second picture that is kept beside the
- * first. Matrices are in the model's 16-bit type (bf16, or f16 when all of them are f16 in
+ * allocates nothing: the workspace has places for the embeddings of as many pictures as the
+ * context can hold, and for some that are kept beside those. Matrices are in the model's 16-bit type (bf16, or f16 when all of them are f16 in
  * the file), rows padded to 8 elements; norms and additive biases are float32. The decoder's
  * matrices may be quantised (int8, NF4) instead: a decode step reads the codes, and prefill
  * turns them back into 16 bits, a slab of rows at a time, for the products of many rows. Where
@@ -45,7 +45,7 @@ typedef struct {
 } text_layer;
 
 struct pali_embeds {
-    float *rows; /* device, [P][ld of text.D] */
+    float *rows; /* device, [P][ld of text.D]: one of the model's places */
     pali_embeds *next;
 };
 
@@ -76,7 +76,7 @@ struct pali_model {
     float2 *rope;                  /* [positions][E / 2] */
     int32_t *ids;                  /* [positions] */
     void *gemm_space;
-    float *first_embeds;
+    float *pictures; /* [places][P][ld of text.D]: embeddings */
     float *row_x, *row_y, *row_q, *row_a, *row_h, *logits, *partial; /* of one token */
 
     /* Of loading, of the image encoder and of prefill, in one space. */
@@ -110,8 +110,9 @@ struct pali_model {
     drawn *ring;              /* pinned [RING]; the device writes it */
     cudaGraphExec_t step;     /* a decode step from host_state to host_logits */
     cudaGraphExec_t turn[2];  /* greedy, drawn: the token last sampled to the next */
-    pali_embeds *free_embeds; /* not in use now */
-    pali_embeds *all_first;   /* the one in the workspace, not freed by itself */
+    int places;               /* pictures whose embeddings there is room for */
+    pali_embeds *embeds;      /* [places] in host memory, owned */
+    pali_embeds *free_embeds; /* those that hold no picture */
 
     const pali_run *run; /* of the call in progress */
     pali_stage stage;

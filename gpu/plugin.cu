@@ -207,13 +207,7 @@ static void cuda_close(pali_model *m) {
         use_device(m, NULL);
         cudaStreamSynchronize(m->stream);
     }
-    while (m->free_embeds) {
-        pali_embeds *e = m->free_embeds;
-        m->free_embeds = e->next;
-        if (e != m->all_first)
-            cudaFree(e->rows);
-        free(e);
-    }
+    free(m->embeds);
     if (m->step)
         cudaGraphExecDestroy(m->step);
     for (int i = 0; i < 2; i++)
@@ -314,6 +308,41 @@ static int check_room(const pali_model *m, const pali_memory *need, pali_error *
                      need->workspace >> 20, margin >> 20);
 }
 
+static size_t embeds_bytes(const pali_model *m) {
+    return (size_t)m->w->config.vision.P * (size_t)ld8(m->w->config.text.D) * sizeof(float);
+}
+
+static void cuda_embeds_free(pali_model *m, pali_embeds *e) {
+    if (!e)
+        return;
+    e->next = m->free_embeds;
+    m->free_embeds = e;
+}
+
+/* The places of pictures, none taken. */
+static int open_embeds(pali_model *m, pali_error *err) {
+    m->embeds = (pali_embeds *)calloc((size_t)m->places, sizeof *m->embeds);
+    if (!m->embeds)
+        return pali_fail_nomem(err, "opening the model");
+    for (int i = m->places - 1; i >= 0; i--) {
+        m->embeds[i].rows = m->pictures + (size_t)i * (embeds_bytes(m) / sizeof(float));
+        cuda_embeds_free(m, &m->embeds[i]);
+    }
+    return 0;
+}
+
+/* PALI_ENOMEM when every place is taken: nothing is wrong with the card, and one may be given
+ * back. */
+static int take_embeds(pali_model *m, pali_embeds **out, pali_error *why) {
+    pali_embeds *e = m->free_embeds;
+    *out = e;
+    if (!e)
+        return pali_fail(why, PALI_ENOMEM, "show fewer images, or make the context larger",
+                         "the graphics card has room for %d images at a time", m->places);
+    m->free_embeds = e->next;
+    return 0;
+}
+
 /* Everything between a prepared m and an open one. On failure the caller closes m. */
 static int open_device(pali_model *m, pali_error *err) {
     static const char what[] = "opening the model";
@@ -355,13 +384,9 @@ static int open_device(pali_model *m, pali_error *err) {
         (rc = layout_upload(m, err)) ||
         (rc =
              check_cuda(cudaMemsetAsync(m->work_block, 0, need.workspace, m->stream), what, err)) ||
-        (rc = layout_upload_rope(m, err)) || (rc = gemm_open(&m->gemm, m->gemm_space, err)))
+        (rc = layout_upload_rope(m, err)) || (rc = open_embeds(m, err)) ||
+        (rc = gemm_open(&m->gemm, m->gemm_space, err)))
         return rc;
-    m->all_first = (pali_embeds *)calloc(1, sizeof *m->all_first);
-    if (!m->all_first)
-        return pali_fail_nomem(err, what);
-    m->all_first->rows = m->first_embeds;
-    m->free_embeds = m->all_first;
     return decoder_record(m, err);
 }
 
@@ -382,36 +407,6 @@ static int cuda_open(const pali_weights *w, const pali_backend_options *o, const
     m->run = NULL;
     *out = m;
     return 0;
-}
-
-static size_t embeds_bytes(const pali_model *m) {
-    return (size_t)m->w->config.vision.P * (size_t)ld8(m->w->config.text.D) * sizeof(float);
-}
-
-/* One that is free, or a new one. */
-static int take_embeds(pali_model *m, pali_embeds **out, pali_error *why) {
-    pali_embeds *e = m->free_embeds;
-    *out = e;
-    if (e) {
-        m->free_embeds = e->next;
-        return 0;
-    }
-    e = (pali_embeds *)calloc(1, sizeof *e);
-    if (!e)
-        return pali_fail_nomem(why, "encoding the image");
-    int rc = check_cuda(cudaMalloc((void **)&e->rows, embeds_bytes(m)), "encoding the image", why);
-    if (rc)
-        free(e);
-    else
-        *out = e;
-    return rc;
-}
-
-static void cuda_embeds_free(pali_model *m, pali_embeds *e) {
-    if (!e)
-        return;
-    e->next = m->free_embeds;
-    m->free_embeds = e;
 }
 
 static int cuda_encode_image(pali_model *m, const float *pixels, const pali_run *run,

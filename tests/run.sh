@@ -2,7 +2,8 @@
 # Runs every test program of one build folder and adds up what they printed.
 #   tests/run.sh build/release [name-part]
 # EMULATOR is what runs programs for another processor, if they are. Each program speaks
-# TAP (cmocka). A program that dies without a verdict counts as one failure. Prints "N passed, N failed, N skipped" last; status 1 on any failure.
+# TAP (cmocka). A program that dies without a verdict, or is silent for TEST_TIMEOUT seconds, counts as one failure. (The slowest
+# takes two minutes; the limit is for one that hangs, not for a slow machine.) Prints "N passed, N failed, N skipped" last; status 1 on any failure.
 set -u
 folder=$1
 only=${2:-}
@@ -15,7 +16,7 @@ out=$(mktemp) || exit 1
 trap 'rm -f "$out"' EXIT
 for t in $(find "$folder/tests" -type f -perm -u+x -name "test_*" | sort); do
     case $t in *"$only"*) ;; *) continue ;; esac
-    timeout "${TEST_TIMEOUT:-600}" ${EMULATOR:-} "$t" >"$out" 2>&1
+    timeout "${TEST_TIMEOUT:-1800}" ${EMULATOR:-} "$t" >"$out" 2>&1
     status=$?
     # cmocka prints a skipped test as "not ok N # SKIP name".
     s=$(grep -cE '^(not )?ok [0-9]+ # SKIP' "$out")

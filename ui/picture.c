@@ -430,11 +430,77 @@ static int sides_of(const int rim[4], int x, int y) {
     return (x == rim[0]) | (x == rim[2]) << 1 | (y == rim[1]) << 2 | (y == rim[3]) << 3;
 }
 
-/* Gives the cells under a box's lines one colour each, nearer to black or white: what chafa
- * makes of them is the ground that the line's characters stand on. Cells that the picture
- * covers in part are filled, else a line along its border would stand on half a ground. */
+/* Of light, 0 to 1, as the contrast of two colours is counted. */
+static float luminance(const int rgb[3]) {
+    static const float weight[3] = {0.2126f, 0.7152f, 0.0722f};
+    float sum = 0;
+    for (int k = 0; k < 3; k++)
+        sum += weight[k] * powf((float)rgb[k] / 255, 2.2f);
+    return sum;
+}
+
+/* Whether a line of an object's colour can be told from this ground. */
+static bool readable(const int ground[3], int colour) {
+    const float enough = 1.8f; /* orange has 2.2 on white, 1.2 on a mean grey */
+    const unsigned char *line = ui_object_rgb[(unsigned)colour % UI_OBJECT_COLOURS];
+    float a = luminance((int[]){line[0], line[1], line[2]}) + 0.05f, b = luminance(ground) + 0.05f;
+    return a / b >= enough || b / a >= enough;
+}
+
+/* Moves rgb towards black or white, no further than needed. */
+static void make_readable(int rgb[3], int colour) {
+    enum {
+        STEPS = 16
+    };
+    for (int step = 0; step <= STEPS; step++)
+        for (int to = 0; to <= 255; to += 255) {
+            int moved[3];
+            for (int k = 0; k < 3; k++)
+                moved[k] = (rgb[k] * (STEPS - step) + to * step) / STEPS;
+            if (!readable(moved, colour))
+                continue;
+            memcpy(rgb, moved, sizeof moved);
+            return;
+        }
+}
+
+static int brightness(const uint8_t *p) {
+    return 2 * p[0] + 5 * p[1] + p[2];
+}
+
+/* The colour that w x h pixels are seen in under a line: the mean of their lighter or of their
+ * darker ones, whichever are more. The mean of all would be a third colour between two, and a
+ * row of such cells looks like a frame of its own. Where a line cannot be told from it, it is
+ * the others' mean, if they are a quarter, else it is moved. at: rows of stride bytes. */
+static void ground_of(const uint8_t *at, size_t stride, int w, int h, int colour, int ground[3]) {
+    int sum[2][3] = {{0}}, count[2] = {0};
+    long mean = 0;
+    for (int i = 0; i < w * h; i++)
+        mean += brightness(at + (size_t)(i / w) * stride + (size_t)(i % w) * 4);
+    mean /= w * h;
+    for (int i = 0; i < w * h; i++) {
+        const uint8_t *p = at + (size_t)(i / w) * stride + (size_t)(i % w) * 4;
+        int part = brightness(p) > mean;
+        count[part]++;
+        for (int k = 0; k < 3; k++)
+            sum[part][k] += p[k];
+    }
+    int more = count[1] > count[0];
+    for (int part = 0; part < 2; part++)
+        for (int k = 0; k < 3; k++)
+            sum[part][k] /= count[part] > 0 ? count[part] : 1;
+    bool other =
+        !readable(sum[more], colour) && 4 * count[!more] >= w * h && readable(sum[!more], colour);
+    memcpy(ground, sum[other ? !more : more], sizeof *sum);
+    make_readable(ground, colour);
+}
+
+/* Gives the cells under a box's lines one colour each: what chafa makes of them is the ground
+ * that the line's characters stand on. Cells that the picture covers in part are filled, else
+ * a line along its border would stand on half a ground. */
 static void prepare_box(const plan *g, const ui_object *o, uint8_t *rgba) {
-    int rim[4], edge = ui_object_dark_ink(o->colour) ? 0 : 255;
+    int rim[4];
+    size_t stride = (size_t)g->cw * 4;
     if (!box_rim(g, o, rim))
         return;
     for (int y = rim[1]; y <= rim[3]; y++)
@@ -443,16 +509,11 @@ static void prepare_box(const plan *g, const ui_object *o, uint8_t *rgba) {
                 continue;
             int w = g->w - x * g->ux < g->ux ? g->w - x * g->ux : g->ux;
             int h = g->h - y * g->uy < g->uy ? g->h - y * g->uy : g->uy;
-            uint8_t *at = rgba + ((size_t)y * (size_t)(g->uy * g->cw) + (size_t)(x * g->ux)) * 4;
+            uint8_t *at = rgba + (size_t)y * (size_t)g->uy * stride + (size_t)(x * g->ux) * 4;
             int ground[4] = {0, 0, 0, 255};
-            for (int k = 0; k < 3; k++) {
-                for (int i = 0; i < w * h; i++)
-                    ground[k] +=
-                        at[((size_t)(i / w) * (size_t)g->cw + (size_t)(i % w)) * 4 + (size_t)k];
-                ground[k] = (ground[k] / (w * h) * 5 + edge * 3) / 8;
-            }
+            ground_of(at, stride, w, h, o->colour, ground);
             for (int i = 0; i < g->ux * g->uy * 4; i++)
-                at[(size_t)(i / 4 / g->ux) * (size_t)g->cw * 4 + (size_t)(i % (4 * g->ux))] =
+                at[(size_t)(i / 4 / g->ux) * stride + (size_t)(i % (4 * g->ux))] =
                     (uint8_t)ground[i % 4];
         }
 }

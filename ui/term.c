@@ -162,7 +162,7 @@ int ui_term_signal(void) {
 /* --- asking the terminal ------------------------------------------------------------------------ */
 
 typedef struct {
-    bool da1, sixel, kitty, sync, dark_known;
+    bool da1, sixel, kitty, sync, true_colours;
 } replies;
 
 static bool has(const char *s, size_t n, const char *part) {
@@ -192,6 +192,19 @@ static bool background_is_dark(const char *s) {
     return luminance < 0.5;
 }
 
+/* The answer to DECRQSS (ESC P 1 $ r attributes m): is the background still the one that was set?
+ * A terminal without true colours tells the palette's nearest, or none. Between the numbers
+ * stand colons or semicolons, and xterm leaves one empty: 48:2::1:2:3. */
+static bool keeps_true_colours(const char *s) {
+    char list[256];
+    size_t n = 0;
+    for (; *s && n < sizeof list - 1; s++)
+        list[n++] = *s == ';' ? ':' : *s;
+    list[n] = 0;
+    const char *at = strstr(list, "48:2:");
+    return at && strstr(at + 4, ":1:2:3");
+}
+
 static void take_reply(const ui_event *e, replies *r, ui_term_caps *caps) {
     const char *s = e->text;
     size_t n = e->n;
@@ -210,6 +223,8 @@ static void take_reply(const ui_event *e, replies *r, ui_term_caps *caps) {
         size_t end = strcspn(copy + 4, "\033\007");
         copy[4 + end] = 0;
         ui_text_clean(UI_TEXT_LINE, copy + 4, caps->name, sizeof caps->name);
+    } else if (n > 5 && !memcmp(s, "\033P1$r", 5)) {
+        r->true_colours = keeps_true_colours(copy + 5);
     } else if (has(s, n, "?2026;") && s[n - 1] == 'y') {
         r->sync = has(s, n, "?2026;1") || has(s, n, "?2026;2");
     } else if (sscanf(copy, "\033[6;%d;%d%c", &a, &b, &tail) == 3 && tail == 't') {
@@ -249,11 +264,15 @@ static void ask(const char *query, int ms, replies *r, ui_term_caps *caps, char 
     }
     long until = now_ms() + ms;
     r->da1 = false;
-    for (long t = now_ms(); !r->da1 && t < until; t = now_ms()) {
+    while (!r->da1) {
         struct pollfd p = {STDIN_FILENO, POLLIN, 0};
         char buf[4096];
-        if (poll(&p, 1, (int)(until - t)) <= 0)
-            continue;
+        long left = until - now_ms();
+        if (poll(&p, 1, left > 0 ? (int)left : 0) <= 0) {
+            if (left > 0)
+                continue;
+            break; /* only now: what came while this program stood still is not late */
+        }
         ssize_t n = read(STDIN_FILENO, buf, sizeof buf);
         if (n <= 0 || ui_keys_feed(k, buf, (size_t)n, now_ms()))
             break;
@@ -276,10 +295,23 @@ static bool begins(const char *s, const char *with) {
     return s && !strncmp(s, with, strlen(with));
 }
 
-static void probe(const ui_term_options *o, ui_term_caps *caps, char **early, size_t *nearly) {
+/* What a background of true colour has become. GNU screen hands such strings on to the terminal
+ * around it, and older Linux consoles write them out: those are not asked. */
+static const char *colour_query(const ui_term_options *o) {
+    if (o->no_colour || begins(o->term, "screen") || begins(o->term, "linux"))
+        return "";
+    return "\033[48;2;1;2;3m\033P$qm\033\\\033[0m";
+}
+
+static void probe(const ui_term_options *o, ui_term_caps *caps, replies *all, char **early,
+                  size_t *nearly) {
     replies r = {0};
     int ms = o->probe_ms ? o->probe_ms : 1000;
-    ask("\033[>q\033]11;?\033\\\033[?2026$p\033[16t\033[c", ms, &r, caps, early, nearly);
+    char query[128];
+    snprintf(query, sizeof query, "\033[>q\033]11;?\033\\\033[?2026$p\033[16t%s\033[c",
+             colour_query(o));
+    ask(query, ms, &r, caps, early, nearly);
+    *all = r;
     caps->multiplexer = o->tmux || begins(o->term, "screen") || begins(o->term, "tmux") ||
                         begins(caps->name, "tmux");
     /* tmux would take the kitty query for a title; a terminal that stays silent stays so. */
@@ -300,10 +332,14 @@ static void probe(const ui_term_options *o, ui_term_caps *caps, char **early, si
         caps->graphics = UI_GRAPHICS_SIXEL;
 }
 
-static ui_colours count_colours(const ui_term_options *o, const ui_term_caps *caps) {
+static ui_colours count_colours(const ui_term_options *o, const ui_term_caps *caps,
+                                const replies *r) {
     if (o->no_colour || tigetnum("colors") < 8)
         return UI_COLOURS_MONO;
-    static const char *const named[] = {"kitty", "WezTerm", "foot", "ghostty", "iTerm2"};
+    /* tmux takes true colours and makes of them what the terminal around it has. */
+    static const char *const named[] = {"kitty", "WezTerm", "foot", "ghostty", "iTerm2", "tmux"};
+    if (r->true_colours || o->tmux)
+        return UI_COLOURS_TRUE;
     for (size_t i = 0; i < sizeof named / sizeof *named; i++)
         if (begins(caps->name, named[i]))
             return UI_COLOURS_TRUE;
@@ -351,8 +387,14 @@ int ui_term_open(const ui_term_options *o, ui_term_caps *caps, char **early, siz
         return -1;
     }
     int status;
-    if (setupterm(o->term, STDOUT_FILENO, &status) != OK || !tigetstr("cup") ||
-        tigetstr("cup") == (char *)-1) {
+    if (setupterm(o->term, STDOUT_FILENO, &status) != OK && status != 1) {
+        ui_text_clean(UI_TEXT_LINE, name, caps->name, sizeof caps->name);
+        snprintf(why, why_size, "%s%s; most terminals work with TERM=xterm-256color",
+                 o->term && *o->term ? caps->name : "TERM is not set",
+                 o->term && *o->term ? " is not a TERM that this machine knows" : "");
+        return -1;
+    }
+    if (!tigetstr("cup") || tigetstr("cup") == (char *)-1) {
         snprintf(why, why_size, "this terminal (TERM=%s) cannot place its cursor", name);
         return -1;
     }
@@ -375,8 +417,9 @@ int ui_term_open(const ui_term_options *o, ui_term_caps *caps, char **early, siz
     term.mouse = o->mouse;
     catch_signals();
     ui_text_clean(UI_TEXT_LINE, name, caps->name, sizeof caps->name);
-    probe(o, caps, early, nearly);
-    caps->colours = count_colours(o, caps);
+    replies r;
+    probe(o, caps, &r, early, nearly);
+    caps->colours = count_colours(o, caps, &r);
     modes(true);
     ui_term_resize(caps);
     return 0;

@@ -33,8 +33,8 @@ typedef enum {
 
 typedef struct {
     int rows, cols;
-    int cell_w, cell_h; /* pixels; 0 when the terminal does not say (assume 1:2) */
-    ui_colours colours;
+    int cell_w, cell_h;   /* pixels; 0 when the terminal does not say (assume 1:2) */
+    ui_colours colours;   /* true ones by asking it, COLORTERM or its name */
     ui_graphics graphics; /* the best it can do, by asking it */
     bool multiplexer;     /* tmux or screen: pixels only when asked for by name */
     bool sync;            /* synchronized output (DEC 2026) */

@@ -20,7 +20,6 @@ typedef int32_t vi __attribute__((vector_size(32)));
 typedef uint32_t vu __attribute__((vector_size(32)));
 typedef int16_t vs __attribute__((vector_size(32)));
 typedef float vf_any __attribute__((vector_size(32), aligned(1), may_alias));
-typedef uint16_t vh_any __attribute__((vector_size(16), aligned(1), may_alias));
 
 static inline vf v_fma(vf a, vf b, vf c) {
     return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
@@ -30,6 +29,9 @@ static inline vf v_max(vf a, vf b) {
 }
 static inline vf v_half(const void *p) {
     return (vf)_mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+static inline vf v_bf16(const void *p) {
+    return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16);
 }
 static inline float v_sum(vf x) {
     __m128 q = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));

@@ -33,6 +33,9 @@ static inline vf v_max(vf a, vf b) {
 static inline vf v_half(const void *p) {
     return (vf)vcvt_f32_f16((float16x4_t) * (const vh_any *)p);
 }
+static inline vf v_bf16(const void *p) {
+    return (vf)(__builtin_convertvector(*(const vh_any *)p, vu) << 16);
+}
 static inline float v_sum(vf x) {
     float32x2_t h = vadd_f32(vget_low_f32((float32x4_t)x), vget_high_f32((float32x4_t)x));
     return vget_lane_f32(h, 0) + vget_lane_f32(h, 1);

@@ -40,7 +40,14 @@ void pali_pool_leave(pali_pool *p);
 
 /* Runs task(arg, 0 .. ntasks - 1, worker) and returns when all are done. cancel
  * (may be NULL) is read before every task; once it is nonzero the rest is
- * skipped and the result is false. One caller at a time. */
+ * skipped and the result is false. One caller at a time.
+ *
+ * What holds however long any thread stands still: tasks are claimed in their order, each
+ * by one thread, and a thread holds at most one. A task that was begun is finished before
+ * the run returns. After a stop each thread may have left out one task that it had claimed
+ * before and not begun, though later ones were done by others; and a thread that read
+ * cancel just before may finish one more. Nothing says which threads take part, or that
+ * more than the caller does, unless tasks wait for each other. */
 bool pali_pool_run(pali_pool *p, int ntasks, pali_pool_task *task, void *arg,
                    const atomic_int *cancel);
 

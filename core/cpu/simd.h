@@ -8,9 +8,11 @@
  *   v_fma(a,b,c)  a * b + c, fused where the machine can
  *   v_max(a,b)    the larger; b when either is NaN (so a NaN in a is passed over)
  *   v_half(p)     VN IEEE halves at p, any alignment, as floats
+ *   v_bf16(p)     VN bfloat16 at p, likewise
  *   v_sum(x)      sum of the lanes, the upper half added to the lower until one is left
  *   TABLE, NAME   the table to define and its name
- *   PACK_PAIRS, TILE_PAIRS, NARROW   functions for bfloat16 pairs, where there are
+ *   PACK_PAIRS, TILE_PAIRS, NARROW   functions for bfloat16 pairs, where there are, and
+ *   PAIR_ROWS                        rows of TILE_PAIRS
  * and what simd_quant.h, at its end, asks for.
  * All else is the compilers' vector extension: the usual operators on whole
  * vectors, comparisons giving 0 or -1 per lane.                               */
@@ -62,7 +64,7 @@ INLINE vf v_widen(pali_dtype dtype, const unsigned char *p) {
         return v_load(p);
     if (dtype == PALI_F16)
         return v_half(p);
-    return (vf)(__builtin_convertvector(*(const vh_any *)p, vu) << 16);
+    return v_bf16(p);
 }
 
 /* The same for n < VN elements; the rest is 0. */
@@ -387,6 +389,7 @@ const pali_kernels TABLE = {
     .pack_pairs = PACK_PAIRS,
     .tile_pairs = TILE_PAIRS,
     .narrow = NARROW,
+    .pair_rows = PAIR_ROWS,
 #endif
     .widen = widen,
     .read = read_all,

@@ -59,6 +59,26 @@ static pali_activations plan_strips(const pali_model *m, arena *a, int tokens, s
     return s;
 }
 
+/* The largest x of a product. */
+static uint32_t *plan_packed(const pali_model *m, arena *a) {
+    const pali_vision_config *v = &m->w->config.vision;
+    const pali_text_config *t = &m->w->config.text;
+    size_t patch = (size_t)v->channels * (size_t)v->patch * (size_t)v->patch;
+    size_t wide[] = {larger((size_t)v->D, patch),
+                     larger((size_t)t->D, (size_t)t->H * (size_t)t->E)};
+    size_t hidden[] = {(size_t)v->F, (size_t)t->F}, most = 0;
+    for (int i = 0; i < 2; i++) {
+        size_t all = (size_t)pali_strips(m, i ? m->positions : v->P) * (size_t)m->k->lanes, n, h;
+        size_t block = all < PALI_BLOCK_TOKENS ? all : PALI_BLOCK_TOKENS;
+        if (!pali_size_mul(all, wide[i], &n) || !pali_size_mul(block, hidden[i], &h)) {
+            a->overflow = true;
+            return NULL;
+        }
+        most = larger(most, larger(n, h));
+    }
+    return (uint32_t *)(void *)take(a, 1, most / 2 + 1);
+}
+
 /* Says how large both blocks must be, or divides them. */
 static void plan(pali_model *m, arena *kv, arena *work, int threads) {
     const pali_vision_config *v = &m->w->config.vision;
@@ -96,6 +116,9 @@ static void plan(pali_model *m, arena *kv, arena *work, int threads) {
     m->scratch_len = (n + ALIGN - 1) / ALIGN * ALIGN;
     m->scratch = take(work, (size_t)threads, m->scratch_len);
 
+    m->packed = NULL;
+    if (m->bf16_products)
+        m->packed = plan_packed(m, work);
     arena encoder = *work, decoder = *work; /* take turns with the same space */
     m->image_k = take(&encoder, (size_t)v->P, vD);
     m->image_v = take(&encoder, (size_t)v->P, vD);

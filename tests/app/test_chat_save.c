@@ -60,7 +60,7 @@ static void chat_save_writes_files(void **state) {
     (void)state;
     char dir[] = "/tmp/pali-save-XXXXXX", path[64], twice[64];
     assert_non_null(mkdtemp(dir));
-    chat_turn turns[] = {{"what\n\033[2J", "a\033]0;t\007\nb\tc", "cancel"}};
+    chat_turn turns[] = {{"what\n\033[2J", "a\033]0;t\007\nb\tc", "cancel", 0, 0}};
     chat c = {.turns = turns, .nturns = 1, .image_path = "a.png", .model_dir = "m"};
     pali_error err = {0};
 

@@ -52,6 +52,11 @@ static void append_file(const char *path, const char *s) {
     fclose(f);
 }
 
+static int turn(chatfile *f, const char *question, const char *answer, const char *stop) {
+    chat_turn t = {(char *)question, (char *)answer, (char *)stop, 640, 480};
+    return chatfile_turn(f, &t, &err);
+}
+
 /* A chat of two turns; its id. */
 static void make_chat(char id[64]) {
     chatfile *f;
@@ -59,10 +64,8 @@ static void make_chat(char id[64]) {
     snprintf(id, 64, "%s", chatfile_id(f));
     assert_int_not_equal(access(path_of(id), F_OK), 0); /* nothing before the first turn */
     assert_ok(chatfile_image(f, "/nowhere/a.png", &err), err);
-    assert_ok(
-        chatfile_turn(f, "what \"is\" this\n?", "caf\u00e9 \033[31m\\ <loc0001>", "eos", &err),
-        err);
-    assert_ok(chatfile_turn(f, "", "", "cancel", &err), err);
+    assert_ok(turn(f, "what \"is\" this\n?", "caf\u00e9 \033[31m\\ <loc0001>", "eos"), err);
+    assert_ok(turn(f, "", "", "cancel"), err);
     chatfile_close(f);
 }
 
@@ -87,6 +90,8 @@ static void chatfile_keeps_turns(void **state) {
         assert_string_equal(c.turns[0].question, "what \"is\" this\n?");
         assert_string_equal(c.turns[0].answer, "caf\u00e9 \033[31m\\ <loc0001>");
         assert_string_equal(c.turns[0].stop, "eos");
+        assert_int_equal(c.turns[0].width, 640);
+        assert_int_equal(c.turns[0].height, 480);
         assert_string_equal(c.turns[1].question, "");
         assert_string_equal(c.turns[1].stop, "cancel");
         saved_chat_close(&c);
@@ -102,7 +107,7 @@ static void chatfile_goes_on(void **state) {
     assert_string_equal(chatfile_id(f), id);
     assert_ok(chatfile_drop(f, 1, &err), err);
     assert_ok(chatfile_image(f, "/nowhere/b.png", &err), err);
-    assert_ok(chatfile_turn(f, "third", "3", "length", &err), err);
+    assert_ok(turn(f, "third", "3", "length"), err);
     chatfile_close(f);
     saved_chat c;
     assert_ok(chatfile_read(state_dir, id, &c, &err), err);
@@ -130,7 +135,7 @@ static void chatfile_keeps_whole_paths(void **state) {
     chatfile *f;
     assert_ok(chatfile_open(state_dir, NULL, &f, &err), err);
     assert_ok(chatfile_image(f, "tests/../tests/test.h", &err), err);
-    assert_ok(chatfile_turn(f, "q", "a", "eos", &err), err);
+    assert_ok(turn(f, "q", "a", "eos"), err);
     saved_chat c;
     assert_ok(chatfile_read(state_dir, NULL, &c, &err), err);
     assert_string_equal(c.image, want);
@@ -149,7 +154,7 @@ static void chatfile_keeps_turns_of_broken_text(void **state) {
     (void)state;
     chatfile *f;
     assert_ok(chatfile_open(state_dir, NULL, &f, &err), err);
-    assert_ok(chatfile_turn(f, "a\xff", "b\xc3", NULL, &err), err);
+    assert_ok(turn(f, "a\xff", "b\xc3", NULL), err);
     chatfile_close(f);
     saved_chat c;
     assert_ok(chatfile_read(state_dir, NULL, &c, &err), err);
@@ -192,7 +197,7 @@ static void chatfile_survives_any_cut(void **state) {
         chatfile *k;
         err = (pali_error){0};
         assert_ok(chatfile_resume(state_dir, id, &k, &err), err);
-        assert_ok(chatfile_turn(k, "new", "one", "eos", &err), err);
+        assert_ok(turn(k, "new", "one", "eos"), err);
         chatfile_close(k);
         assert_ok(chatfile_read(state_dir, id, &c, &err), err);
         assert_int_equal(c.nturns, turns + 1);
@@ -221,6 +226,9 @@ static void chatfile_passes_over_corrupt_lines(void **state) {
         "{\"q\": \"a\\u0000b\", \"a\": \"x\"}\n",
         "{\"q\": \"x\", \"a\": \"x\"\n",
     };
+    /* Sizes that are none cost the size, not the turn. */
+    static const char *const sizes[] = {"[0, 5]", "[-1, 5]", "[1e3, 2]", "[5000000000, 1]", "7",
+                                        "[3]",    "[]",      "null",     "{\"w\": 1}"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         append_file(path_of(id), bad[i]);
     char deep[20001];
@@ -234,6 +242,16 @@ static void chatfile_passes_over_corrupt_lines(void **state) {
     assert_string_equal(c.turns[2].question, "last");
     assert_null(c.turns[2].stop);
     saved_chat_close(&c);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char line[128];
+        snprintf(line, sizeof line, "{\"q\": \"q\", \"a\": \"a\", \"size\": %s}\n", sizes[i]);
+        append_file(path_of(id), line);
+        assert_ok(chatfile_read(state_dir, id, &c, &err), err);
+        assert_int_equal(c.nturns, 4 + i);
+        assert_int_equal(c.turns[3 + i].width, 0);
+        assert_int_equal(c.turns[3 + i].height, 0);
+        saved_chat_close(&c);
+    }
     /* Zeroes, as a power cut leaves them, in place of the first line. */
     char zeroes[100] = {0};
     put_file(path_of(id), zeroes, sizeof zeroes);
@@ -274,9 +292,9 @@ static void chatfile_reads_a_large_chat(void **state) {
     memset(answer, 'a', (1 << 20) - 1);
     answer[(1 << 20) - 1] = 0;
     for (int i = 0; i < 8; i++)
-        assert_ok(chatfile_turn(f, "q", answer, "eos", &err), err);
+        assert_ok(turn(f, "q", answer, "eos"), err);
     for (int i = 0; i < 5000; i++)
-        assert_ok(chatfile_turn(f, "q", "a", "eos", &err), err);
+        assert_ok(turn(f, "q", "a", "eos"), err);
     chatfile_close(f);
     saved_chat c;
     assert_ok(chatfile_read(state_dir, NULL, &c, &err), err);
@@ -348,11 +366,11 @@ static void chatfile_says_when_it_cannot_write(void **state) {
     assert_int_equal(rmdir(dir), 0); /* a test that runs as root cannot be kept out otherwise */
     chatfile *f;
     assert_ok(chatfile_open(state_dir, NULL, &f, &err), err);
-    assert_int_equal(chatfile_turn(f, "q", "a", "eos", &err), PALI_EIO);
+    assert_int_equal(turn(f, "q", "a", "eos"), PALI_EIO);
     assert_non_null(strstr(err.what, dir));
     /* The folder is back: the next turn is kept. */
     assert_int_equal(mkdir(dir, 0700), 0);
-    assert_ok(chatfile_turn(f, "q2", "a", "eos", &err), err);
+    assert_ok(turn(f, "q2", "a", "eos"), err);
     chatfile_close(f);
     saved_chat c;
     assert_ok(chatfile_read(state_dir, NULL, &c, &err), err);
@@ -365,7 +383,7 @@ static void chatfile_survives_a_full_disk(void **state) {
     (void)state;
     chatfile *f;
     assert_ok(chatfile_open(state_dir, NULL, &f, &err), err);
-    assert_ok(chatfile_turn(f, "one", "1", "eos", &err), err);
+    assert_ok(turn(f, "one", "1", "eos"), err);
     struct rlimit all, little;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
     signal(SIGXFSZ, SIG_IGN);
@@ -374,13 +392,13 @@ static void chatfile_survives_a_full_disk(void **state) {
     little = all;
     little.rlim_cur = (rlim_t)st.st_size + 5;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
-    int rc = chatfile_turn(f, "two", "2", "eos", &err);
-    int rc2 = chatfile_turn(f, "two", "2", "eos", NULL);
+    int rc = turn(f, "two", "2", "eos");
+    int rc2 = chatfile_turn(f, &(chat_turn){"two", "2", "eos", 0, 0}, NULL);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
     assert_int_equal(rc, PALI_EIO);
     assert_int_equal(rc2, PALI_EIO);
     assert_non_null(strstr(err.hint, "this turn is not kept"));
-    assert_ok(chatfile_turn(f, "three", "3", "eos", &err), err);
+    assert_ok(turn(f, "three", "3", "eos"), err);
     chatfile_close(f);
     saved_chat c;
     assert_ok(chatfile_read(state_dir, NULL, &c, &err), err);
@@ -393,7 +411,7 @@ static void chatfile_writes_anywhere_but_over(void **state) {
     (void)state;
     char path[160];
     snprintf(path, sizeof path, "%s/saved.json", home);
-    chat_turn turns[] = {{"q", "a", "eos"}, {"q2", "a2", ""}};
+    chat_turn turns[] = {{"q", "a", "eos", 0, 0}, {"q2", "a2", "", 0, 0}};
     assert_ok(chatfile_write(path, "m", "i.png", turns, 2, &err), err);
     saved_chat c;
     assert_ok(chatfile_read_path(path, &c, &err), err);

@@ -123,12 +123,37 @@ static void options_find_the_folder_of_pictures(void **state) {
     assert_int_equal(PARSE("bench", "--cache-images"), PALI_EARG);
 }
 
+static void options_take_the_id_of_a_chat_as_a_word(void **state) {
+    (void)state;
+    assert_ok(PARSE("--resume"), err); /* the model is that of the chat */
+    assert_true(o.resume && !o.resume_id && !o.model);
+    assert_ok(PARSE("--resume=20261130-081500-4711"), err);
+    assert_string_equal(o.resume_id, "20261130-081500-4711");
+    assert_ok(PARSE("--resume", "20261130-081500-4711", "a.png"), err);
+    assert_string_equal(o.resume_id, "20261130-081500-4711");
+    assert_int_equal(o.nimages, 1);
+    static const char *const pictures[] = {"20261130-081500.jpg", "20261130-081500-", "2026",
+                                           "20261130-081500-1.png", "20261130_081500-1"};
+    for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++) {
+        assert_ok(PARSE("--resume", pictures[i]), err);
+        assert_null(o.resume_id);
+        assert_string_equal(o.images[0], pictures[i]);
+    }
+    assert_ok(PARSE("--demo", "20261130-081500-1", "--resume"), err);
+    assert_string_equal(o.images[0], "20261130-081500-1");
+    assert_int_equal(PARSE("a.png"), PALI_EARG);
+    assert_string_equal(err.what, "no model given");
+    assert_int_equal(PARSE("ocr", "a.png", "-o", "x", "--resume"), PALI_EARG);
+    assert_string_equal(err.what, "no model given");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_take_the_first_word_for_a_verb),
         cmocka_unit_test(options_belong_to_verbs),
         cmocka_unit_test(options_help_of_a_verb_has_its_options_only),
         cmocka_unit_test(options_verbs_are_well_formed),
+        cmocka_unit_test(options_take_the_id_of_a_chat_as_a_word),
         cmocka_unit_test(options_find_the_folder_of_pictures),
     };
     return cmocka_run_group_tests_name("options", tests, setup, teardown);

@@ -383,8 +383,17 @@ static void pull_gives_up(void **state) {
     assert_int_equal(hub.rules[0].times, 1000 - 6);
     refuse("/api/", 1000, 429, NULL);
     expect_failure(PALI_EIO, "we ask too often");
-    server_stop(&hub);
-    expect_failure(PALI_EIO, hub.endpoint);
+    /* Nobody listens, and nobody else can: the port is ours. */
+    char nowhere[64];
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof a;
+    int deaf = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(deaf, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(getsockname(deaf, (struct sockaddr *)&a, &n), 0);
+    snprintf(nowhere, sizeof nowhere, "http://127.0.0.1:%d", ntohs(a.sin_port));
+    request.http.endpoint = nowhere;
+    expect_failure(PALI_EIO, nowhere);
+    close(deaf);
 }
 
 static void pull_asks_the_hub_when_an_address_expired(void **state) {
@@ -425,7 +434,7 @@ static void pull_goes_on_after_broken_connections(void **state) {
 
 static void pull_gives_up_a_connection_that_stands_still(void **state) {
     (void)state;
-    request.http.stall_s = 2;
+    request.http.stall_s = 15; /* a thread that stands still for as long costs an attempt */
     storage.stalls = 1;
     storage.break_after = 10000;
     assert_ok(pull(), err);
@@ -607,13 +616,21 @@ static void pull_refuses_a_list_that_makes_no_sense(void **state) {
 
 static void pull_looks_at_the_free_space_first(void **state) {
     (void)state;
-    server_file huge[NFILES];
-    memcpy(huge, files, sizeof files);
-    huge[3].said = 1ull << 40;
+    enum {
+        SHARDS = 250 /* of the largest size that is taken: more than any disk has free */
+    };
+    static char names[SHARDS][40];
+    static server_file huge[1 + SHARDS];
+    huge[0] = files[1];
+    for (int i = 0; i < SHARDS; i++) {
+        snprintf(names[i], sizeof *names, "model-%05d-of-%05d.safetensors", i + 1, SHARDS);
+        huge[1 + i] = (server_file){names[i], tokenizer, 10, true, 1ull << 40};
+    }
     hub.files = huge;
+    hub.nfiles = 1 + SHARDS;
     int rc = pull();
     assert_int_equal(rc, PALI_EIO);
-    assert_non_null(strstr(err.what, "1.1 TB are missing, and "));
+    assert_non_null(strstr(err.what, "275 TB are missing, and "));
     assert_int_equal(hub.requests, 1);
 }
 

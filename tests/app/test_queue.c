@@ -64,7 +64,8 @@ static void queue_without_descriptor_works(void **state) {
 }
 
 enum {
-    MESSAGES = 20000
+    MESSAGES = 20000,
+    WAIT_MS = 300000 /* until silence is a failure: the other thread may stand still */
 };
 
 typedef struct {
@@ -93,7 +94,7 @@ static void queue_wakes_a_loop(void **state) {
     assert_int_equal(pthread_create(&thread, NULL, put_all, &s), 0);
     for (int next = 0; next < MESSAGES;) {
         struct pollfd p = {.fd = s.q.fd, .events = POLLIN};
-        assert_int_equal(poll(&p, 1, 30000), 1);
+        assert_int_equal(poll(&p, 1, WAIT_MS), 1);
         pthread_mutex_lock(&s.lock);
         queue_item *all = next % 3 ? queue_take_all(&s.q) : queue_take(&s.q);
         bool one = next % 3 == 0;

@@ -1,7 +1,8 @@
 /* test_worker.c - the inference thread with a tiny model: order of jobs, stopping, closing.
  *
- * Either thread may stand still at any point for seconds. So an answer that is to be stopped is
- * so long (LONG tokens: 20 s of computing) that it cannot be over before the stop.            */
+ * Either thread may stand still at any point for as long as it likes. So an answer that is to be
+ * stopped is held in its middle (ask_held) until the stop has been said, and limits are of
+ * processor time, or so long that only silence reaches them.                                  */
 #include "app/worker.h"
 #include "tests/core/make_model.h"
 #include "tests/test.h"
@@ -18,7 +19,8 @@ static char other[64]; /* a PaliGemma 2 with the same tokenizer */
 enum {
     WAIT_MS = 300000, /* until a silent worker is a failure */
     CONTEXT = 8192,
-    LONG = 7900
+    LONG = 7900, /* tokens: 20 s of computing */
+    HELD_AT = 50 /* tokens */
 };
 
 static long now_ms(void) {
@@ -115,6 +117,27 @@ static void let_it_finish(worker *w) {
 
 static int ask(worker *w, const char *q, int tokens) {
     pali_ask a = {.max_tokens = tokens, .history = PALI_HISTORY_NONE};
+    int job = worker_ask(w, q, &a);
+    assert_true(job > 0);
+    return job;
+}
+
+static atomic_bool held; /* answers of ask_held go no further */
+static int steps;        /* of the one that runs; the worker thread's */
+
+static void hold(void *user, const pali_traced *t) {
+    (void)user;
+    if (!strcmp(t->name, "prefix_ids"))
+        steps = 0;
+    if (!strcmp(t->name, "logits") && ++steps > HELD_AT)
+        while (atomic_load(&held))
+            poll(NULL, 0, 1);
+}
+
+/* A long answer that comes as far as its HELD_AT-th token until held is false. */
+static int ask_held(worker *w, const char *q) {
+    pali_ask a = {.max_tokens = LONG, .history = PALI_HISTORY_NONE, .on_tensor = hold};
+    atomic_store(&held, true);
     int job = worker_ask(w, q, &a);
     assert_true(job > 0);
     return job;
@@ -219,15 +242,16 @@ static void worker_stop_ends_one_answer(void **state) {
     worker *w = open_worker();
     load(w, MODEL);
     image(w);
-    int a = ask(w, "first", LONG), b = ask(w, "second", 3);
+    int a = ask_held(w, "first"), b = ask(w, "second", 3);
     pass(w, WORKER_LOADED);
     assert_int_equal(pass(w, WORKER_STARTED), a);
     pass(w, WORKER_PIECE);
     assert_int_equal(worker_stop(w, false), 0);
+    atomic_store(&held, false);
     worker_event e = expect(w, WORKER_ANSWER);
     assert_int_equal(e.job, a);
     assert_int_equal(e.result.stop, PALI_STOP_CANCEL);
-    assert_true(e.result.ntokens >= 1 && e.result.ntokens < LONG);
+    assert_in_range(e.result.ntokens, 1, HELD_AT + 1);
     worker_event_close(&e);
     assert_int_equal(pass(w, WORKER_STARTED), b);
     e = expect(w, WORKER_ANSWER); /* whole */
@@ -250,7 +274,7 @@ static void worker_stop_drops_what_waits(void **state) {
     worker *w = open_worker();
     load(w, MODEL);
     image(w);
-    int a = ask(w, "first", LONG);
+    int a = ask_held(w, "first");
     ask(w, "second", LONG);
     assert_true(worker_drop_turns(w, 1) > 0); /* no question: stays */
     ask(w, "third", LONG);
@@ -258,6 +282,7 @@ static void worker_stop_drops_what_waits(void **state) {
     assert_int_equal(pass(w, WORKER_STARTED), a);
     pass(w, WORKER_PIECE);
     assert_int_equal(worker_stop(w, true), 2);
+    atomic_store(&held, false);
     int d = ask(w, "fourth", 2);
     assert_int_equal(pass(w, WORKER_ANSWER), a);
     assert_int_equal(pass(w, WORKER_STARTED), d);
@@ -297,7 +322,7 @@ static void worker_stop_lets_a_model_load(void **state) {
 
 static void worker_closes_at_any_time(void **state) {
     (void)state;
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0, slow = 0; i < 12; i++) {
         worker *w = open_worker();
         if (i % 4) {
             load(w, MODEL);
@@ -313,9 +338,14 @@ static void worker_closes_at_any_time(void **state) {
             pass(w, WORKER_STARTED);
             pass(w, WORKER_PIECE);
         }
+        /* Seen: 0.1; an answer that ends by itself: 20. A guest's clock goes on while its host
+         * computes for others, and a late word finds an answer that was over: not three times. */
         double start = cpu_s();
         worker_close(w);
-        assert_true(cpu_s() - start < 10); /* seen: 0.1; an answer that ends by itself: 20 */
+        if (cpu_s() - start >= 10) {
+            assert_true(++slow < 3);
+            i--;
+        }
     }
     worker_close(NULL);
 }
@@ -361,6 +391,7 @@ static void worker_survives_a_bad_model(void **state) {
     worker_event_close(&e);
     pass(w, WORKER_IDLE);
     int a = ask(w, "x", 2);
+    pass(w, WORKER_STARTED); /* the question was taken, and shows */
     e = expect(w, WORKER_FAILED);
     assert_int_equal(e.job, a);
     assert_non_null(strstr(e.error.what, "no model"));

@@ -115,7 +115,7 @@ static void cpu_pool_stops_on_request(void **unused) {
             done += atomic_load(&t.count[i]);
         /* Each of the others may hold one task: a later one it has begun, or an earlier one that
          * it has claimed and not yet begun, which is then left out. */
-        assert_in_range(done, 11 - (threads - 1), 11 + (threads - 1));
+        assert_in_range(done, 11 - (threads - 1), 11 + (threads - 1)); /* both ends are seen */
         assert_false(pali_pool_run(p, 0, count_task, &t, &cancel));
         atomic_store(&cancel, 0);
         t.cancel = NULL;

@@ -4,7 +4,9 @@
 #include "tests/core/make_model.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #define COMMIT_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define COMMIT_B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
@@ -141,6 +143,12 @@ static void hub_says_what_is_wrong_with_a_folder(void **state) {
     expect_failure(&env, under("nowhere"), PALI_EIO, "no such folder");
     expect_failure(&env, "./nowhere", PALI_EIO, "no such folder");
     expect_failure(&env, "", PALI_EARG, "empty");
+    if (geteuid()) { /* root may look into any folder */
+        put("shut/config.json", "{}");
+        assert_int_equal(chmod(under("shut"), 0), 0);
+        expect_failure(&env, under("shut"), PALI_EIO, "not allowed to look into this folder");
+        assert_int_equal(chmod(under("shut"), 0700), 0);
+    }
 }
 
 static void hub_says_when_the_buffer_is_short(void **state) {

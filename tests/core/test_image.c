@@ -3,7 +3,7 @@
  * tests/data/image/ is made by tests/reference/image.py: some 170 small files in every
  * form that pali reads, and in decode.golden what Pillow 11.3 makes of each
  * (profile and EXIF applied, converted to RGB). Everything but HEIC and AVIF must
- * equal it byte for byte. */
+ * equal it byte for byte. Those that stb_image reads are made by image_stb.py. */
 #include "core/image.h"
 #include "core/image_formats.h"
 #include "tests/test.h"
@@ -16,9 +16,9 @@
 #define FOLDER TEST_DATA "image/"
 
 #ifdef PALI_HEIF
-#define READS "pali reads PNG, JPEG, WebP, HEIC, AVIF, BMP, GIF and PNM (PBM, PGM, PPM)"
+#define READS "pali reads PNG, JPEG, WebP, HEIC, AVIF, BMP, GIF, PNM, TGA, PSD and HDR"
 #else
-#define READS "pali reads PNG, JPEG, WebP, BMP, GIF and PNM (PBM, PGM, PPM)"
+#define READS "pali reads PNG, JPEG, WebP, BMP, GIF, PNM, TGA, PSD and HDR"
 #endif
 
 /* --- pixels ------------------------------------------------------------------------ */
@@ -60,9 +60,8 @@ static int compare(const char *name, const pali_image *got, const uint8_t *want)
     return 1;
 }
 
-static void image_equals_pillow(void **state) {
-    (void)state;
-    FILE *golden = fopen(FOLDER "decode.golden", "rb");
+static void compare_with(const char *list, int at_least) {
+    FILE *golden = fopen(list, "rb");
     assert_non_null(golden);
     char name[64], path[128];
     int w, h, files = 0, bad = 0;
@@ -96,8 +95,18 @@ static void image_equals_pillow(void **state) {
         free(want);
     }
     fclose(golden);
-    assert_true(files > 180);
+    assert_true(files >= at_least);
     assert_int_equal(bad, 0);
+}
+
+static void image_equals_pillow(void **state) {
+    (void)state;
+    compare_with(FOLDER "decode.golden", 181);
+}
+
+static void image_by_stb_equals_what_was_written(void **state) {
+    (void)state;
+    compare_with(FOLDER "decode_stb.golden", 18);
 }
 
 /* --- files that are not right ----------------------------------------------------------- */
@@ -177,11 +186,11 @@ static void image_names_other_formats(void **state) {
         OTHER("MM\0*\0\0\0\x08", "TIFF"),
         OTHER("%PDF-1.7", "PDF"),
         OTHER("%!PS-Adobe", "PostScript"),
-        OTHER("8BPS\0\1", "Photoshop (PSD)"),
         OTHER("\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         OTHER("\xff\x0a\x01\x02", "JPEG XL"),
         OTHER("\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
         OTHER("\0\0\1\0\1\0", "ICO"),
+        OTHER("\x53\x80\xf6\x34", "Softimage PIC"),
         OTHER("qoif\0\0", "QOI"),
         OTHER("v/1\x01\2\0", "OpenEXR"),
         OTHER("P7\nWIDTH 3", "PAM or PFM"),
@@ -519,6 +528,70 @@ static void webp_says_what_is_wrong(void **state) {
     free(b.p);
 }
 
+/* What is said of a file with another byte at `at`. */
+static void expect_changed(const char *name, size_t at, uint8_t value, int code, const char *what) {
+    blob b = load(name);
+    b.p[at] = value;
+    expect(b.p, b.n, code, what);
+    free(b.p);
+}
+
+static void what_stb_would_misread_is_refused(void **state) {
+    (void)state;
+    blob b;
+    expect_changed("palette8.tga", 3, 1, PALI_EUNSUPPORTED,
+                   "x: a TGA whose palette does not begin at its entry 0");
+    expect_changed("rgb24.tga", 12, 12, PALI_EFORMAT,
+                   "x: the TGA ends too early; the file was cut short");
+    expect_changed("rgb24.tga", 17, 0x40, PALI_EFORMAT, "x: not a picture that pali recognises");
+    expect_changed("rgb24.tga", 16, 23, PALI_EFORMAT, "x: not a picture that pali recognises");
+    expect_changed("rgb24.tga", 12, 0, PALI_EFORMAT, "x: not a picture that pali recognises");
+    expect_changed("rgb24.tga", 13, 0xff, PALI_EFORMAT,
+                   "x: the TGA ends too early; the file was cut short");
+    expect_changed("rgb8.psd", 5, 2, PALI_EUNSUPPORTED, "x: a large Photoshop document (PSB)");
+    expect_changed("rgb8.psd", 25, 4, PALI_EUNSUPPORTED, "x: a Photoshop file that is not RGB");
+    expect_changed("rgb8.psd", 23, 32, PALI_EUNSUPPORTED,
+                   "x: a Photoshop file of neither 8 nor 16 bits");
+    expect_changed("rgb8.psd", 13, 1, PALI_EFORMAT, "x: damaged PSD: fewer than three channels");
+    expect_changed("rgb8.psd", 21, 0, PALI_EFORMAT, "x: the PSD has no pixels (0 x 9)");
+    expect_changed("rgb8.psd", 18, 0x7f, PALI_ELIMIT,
+                   "x: 2130706443 x 9 pixels; pali takes at most 65535 a side");
+    expect_changed("flat.hdr", 37, 'x', PALI_EFORMAT,
+                   "x: damaged Radiance HDR: no size that is read (-Y ... +X ...)");
+    expect_changed("packed.hdr", 73, 0, PALI_EFORMAT,
+                   "x: damaged Radiance HDR: a run of a wrong length");
+    expect_changed("packed.hdr", 72, 12, PALI_EFORMAT,
+                   "x: damaged Radiance HDR: a row of another length");
+    b = load("flat.hdr");
+    memset(b.p + 46, 1, 3);
+    expect(b.p, b.n, PALI_EUNSUPPORTED, "x: a Radiance HDR with runs of whole pixels");
+    free(b.p);
+}
+
+/* Cut at any byte, where stb_image would go on with zeros. */
+static void what_stb_would_fill_up_is_refused(void **state) {
+    (void)state;
+    static const char *const names[] = {
+        "rgb24.tga", "rgb24_down.tga",   "rgba32_rle.tga",  "rgb16.tga",         "grey8_rle.tga",
+        "rgb8.psd",  "palette8_rle.tga", "rgb8_packed.psd", "rgb16.psd",         "palette8.tga",
+        "flat.hdr",  "rgba8_packed.psd", "packed.hdr",      "rgb24_mirrored.tga"};
+    for (size_t f = 0; f < sizeof names / sizeof *names; f++) {
+        blob b = load(names[f]);
+        for (size_t n = 0; n < b.n; n++) {
+            uint8_t *copy = malloc(n ? n : 1);
+            assert_non_null(copy);
+            memcpy(copy, b.p, n);
+            pali_error err = {0};
+            pali_image image;
+            if (pali_image_decode(copy, n, names[f], &image, &err) == 0)
+                fail_msg("%s: %zu of %zu bytes are taken for a picture", names[f], n, b.n);
+            assert_true(!image.rgb && err.what[0]);
+            free(copy);
+        }
+        free(b.p);
+    }
+}
+
 /* A PNG, JPEG or WebP cut anywhere is refused; the other formats may lose what comes after their
  * pixels. Either way nothing is read behind the end (the sanitizer looks). */
 static void image_refuses_every_prefix(void **state) {
@@ -733,6 +806,9 @@ static void image_takes_no_error_struct(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(image_equals_pillow),
+        cmocka_unit_test(image_by_stb_equals_what_was_written),
+        cmocka_unit_test(what_stb_would_misread_is_refused),
+        cmocka_unit_test(what_stb_would_fill_up_is_refused),
         cmocka_unit_test(image_names_other_formats),
         cmocka_unit_test(image_refuses_what_is_no_picture),
         cmocka_unit_test(png_says_what_is_wrong),

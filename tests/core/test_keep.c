@@ -415,10 +415,8 @@ static void keep_wants_a_folder_of_its_own(void **state) {
     assert_int_equal(symlink(path, link), 0);
     snprintf(theirs, sizeof theirs, "%s/theirs", top);
     assert_int_equal(mkdir(theirs, 0700), 0);
-    bool root = geteuid() == 0;
-    if (root)
-        assert_int_equal(chown(theirs, 12345, 12345), 0);
-    const char *bad[] = {file, link, root ? theirs : file};
+    /* Only root can give it away, and not in a namespace without that user. */
+    const char *bad[] = {file, link, chown(theirs, 12345, 12345) ? file : theirs};
     for (int i = 0; i < 3; i++) {
         START(.image_folder = bad[i]);
         pali_engine_describe(engine, &info);

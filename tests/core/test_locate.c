@@ -183,10 +183,16 @@ static void locate_is_linear(void **state) {
         size_t n = strlen(parts[p]), count;
         for (size_t i = 0; i < size; i++)
             text[i] = parts[p][i % n];
-        clock_t start = clock();
-        free(find_in(text, size, &count));
-        double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
-        if (seconds > 3) /* seen: 0.03, and 0.3 under the sanitizers */
+        /* Seen: 0.03, and 0.3 under the sanitizers. A guest's clock goes on while its host
+         * computes for others: the best of three. */
+        double seconds = 1e9;
+        for (int i = 0; i < 3 && seconds > 3; i++) {
+            clock_t start = clock();
+            free(find_in(text, size, &count));
+            double s = (double)(clock() - start) / CLOCKS_PER_SEC;
+            seconds = s < seconds ? s : seconds;
+        }
+        if (seconds > 3)
             fail_msg("%s: %.1f s for 4 MiB", parts[p], seconds);
     }
     free(text);

@@ -77,6 +77,24 @@ static void machine_plain_one_has_no_limits(void **unused) {
     assert_true(m.limit == 0 && m.quota == 0);
 }
 
+/* ARM's system has numbers in place of a name. */
+static void machine_arm_is_told_by_numbers(void **unused) {
+    (void)unused;
+    put_file("/proc/cpuinfo",
+             "processor\t: 0\nBogoMIPS\t: 243.75\n"
+             "Features\t: fp asimd evtstrm aes atomics asimdhp asimddp sve i8mm bf16 sve2x\n"
+             "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x1\n"
+             "CPU part\t: 0xd40\nCPU revision\t: 1\n\nprocessor\t: 1\n");
+    assert_string_equal(look().cpu,
+                        "ARMv8, implementer 0x41, part 0xd40, with asimd asimddp i8mm bf16 sve");
+    put_file(
+        "/proc/cpuinfo",
+        "CPU architecture: AArch64\nCPU implementer\t: 0x61\nCPU part\t: 0x022\nFeatures\t:\n");
+    assert_string_equal(look().cpu, "ARM, implementer 0x61, part 0x022");
+    put_file("/proc/cpuinfo", "CPU implementer\t: 0x61\n");
+    assert_string_equal(look().cpu, "");
+}
+
 /* The tightest limit counts, wherever it is; what files take up is given back when needed. */
 static void machine_second_cgroups_limit(void **unused) {
     (void)unused;
@@ -213,6 +231,7 @@ int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         TEST(machine_nothing_readable_is_zero),
         TEST(machine_plain_one_has_no_limits),
+        TEST(machine_arm_is_told_by_numbers),
         TEST(machine_second_cgroups_limit),
         TEST(machine_container_root_limits),
         TEST(machine_first_cgroups_limit),

@@ -8,11 +8,14 @@
 
 static char folder[] = "/tmp/pali-e2e-XXXXXX";
 
-/* No model but one that a test names; -1 when there is no folder to be had. */
+/* No model but one that a test names, and no settings; -1 when there is no folder to be had. */
 static inline int folder_open(void) {
-    static const char *const names[] = {"PALI_MODEL", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"};
+    static const char *const names[] = {"PALI_MODEL",     "PALI_MASK_WEIGHTS", "HF_HOME",
+                                        "HF_HUB_CACHE",   "XDG_CACHE_HOME",    "XDG_STATE_HOME",
+                                        "XDG_CONFIG_HOME"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         unsetenv(names[i]);
+    setenv("PALI_CONFIG", "", 1);
     return mkdtemp(folder) && !setenv("HOME", folder, 1) ? 0 : -1;
 }
 

@@ -52,10 +52,19 @@ static int tear_down(void **state) {
     return nftw(home, rm_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
-                      const char *const *extra_env) {
-    const char *argv[24] = {program(), "-m", MODEL, image, "--threads", "2"};
-    int n = 6;
+static bool nothing_named; /* model and picture are left to what was kept */
+
+/* picture NULL: none. */
+static void start_on(tty *t, int rows, int cols, const char *picture, const char *const *extra_args,
+                     const char *const *extra_env) {
+    const char *argv[24] = {program(), "--threads", "2"};
+    int n = 3;
+    if (!nothing_named) {
+        argv[n++] = "-m";
+        argv[n++] = MODEL;
+        if (picture)
+            argv[n++] = picture;
+    }
     for (int i = 0; extra_args && extra_args[i]; i++)
         argv[n++] = extra_args[i];
     char h[96], s[128];
@@ -80,10 +89,26 @@ static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
     tty_start(t, rows, cols, argv, env);
 }
 
+static void start_env(tty *t, int rows, int cols, const char *const *extra_args,
+                      const char *const *extra_env) {
+    start_on(t, rows, cols, image, extra_args, extra_env);
+}
+
 static void start(tty *t, int rows, int cols) {
     start_env(t, rows, cols, (const char *[]){"--graphics", "symbols", NULL}, NULL);
     tty_wait(t, "Ask about the picture");
-    tty_wait(t, "> ");
+    tty_wait(t, "64x48 -> "); /* the picture is there, and the model */
+}
+
+/* Waits until all that was asked for is on the screen, picture included. Frames are drawn in
+ * the order of the keys: when something typed after it has come and gone, it is there. */
+static void wait_drawn(tty *t) {
+    tty_wait_gone(t, "opening ...");
+    tty_wait_gone(t, "drawing ...");
+    tty_send(t, "Qj7");
+    tty_wait(t, "Qj7");
+    tty_send(t, "\177\177\177");
+    tty_wait_gone(t, "Qj7");
 }
 
 static void quit(tty *t) {
@@ -98,39 +123,60 @@ static void quit(tty *t) {
 
 /* --- the screen ------------------------------------------------------------------------ */
 
+/* A cell inside the red disc is red in the background. */
+static bool shows_red(tty *t, const void *user) {
+    (void)user;
+    for (int y = 0; y < 29; y++)
+        for (int x = 0; x < 47; x++) {
+            VTermScreenCell c;
+            vterm_screen_get_cell(t->screen, (VTermPos){y, x}, &c);
+            vterm_screen_convert_color_to_rgb(t->screen, &c.bg);
+            if (c.bg.rgb.red > 180 && c.bg.rgb.green < 90 && c.bg.rgb.blue < 90)
+                return true;
+        }
+    return false;
+}
+
 static void chat_shows_picture_and_status(void **state) {
     (void)state;
     tty t;
     start(&t, 30, 100);
     tty_wait(&t, "64x48 -> ");
-    /* A cell inside the red disc is red in the foreground or the background. */
-    bool red = false;
-    for (int y = 0; y < 29 && !red; y++)
-        for (int x = 0; x < 47; x++) {
-            VTermScreenCell c;
-            vterm_screen_get_cell(t.screen, (VTermPos){y, x}, &c);
-            vterm_screen_convert_color_to_rgb(t.screen, &c.bg);
-            red |= c.bg.rgb.red > 180 && c.bg.rgb.green < 90 && c.bg.rgb.blue < 90;
-        }
-    assert_true(red);
+    assert_true(tty_wait_until(&t, shows_red, NULL));
     quit(&t);
 }
 
-/* The whole screen against tests/data/chat/NAME.txt; PALI_GOLDEN=1 writes it anew. */
-static void expect_screen(tty *t, const char *name) {
-    char path[128], row[4096];
-    snprintf(path, sizeof path, TEST_DATA "chat/%s.txt", name);
-    char *got = NULL;
+/* The screen as text. Caller frees. */
+static char *screen_text(tty *t) {
+    char *got = NULL, row[4096];
     size_t n;
     FILE *f = open_memstream(&got, &n);
     for (int y = 0; y < t->rows; y++)
         fprintf(f, "%s\n", tty_row(t, y, row, sizeof row));
     fclose(f);
+    return got;
+}
+
+static bool shows_screen(tty *t, const void *want) {
+    char *got = screen_text(t);
+    bool same = !strcmp(want, got);
+    free(got);
+    return same;
+}
+
+/* The whole screen against tests/data/chat/NAME.txt; PALI_GOLDEN=1 writes it anew. */
+static void expect_screen(tty *t, const char *name) {
+    char path[128];
+    snprintf(path, sizeof path, TEST_DATA "chat/%s.txt", name);
+    FILE *f;
     if (getenv("PALI_GOLDEN")) {
+        tty_settle(t, 300);
+        char *now = screen_text(t);
         f = fopen(path, "w");
         assert_non_null(f);
-        fputs(got, f);
+        fputs(now, f);
         fclose(f);
+        free(now);
     }
     f = fopen(path, "r");
     if (!f)
@@ -138,12 +184,13 @@ static void expect_screen(tty *t, const char *name) {
     char *want = calloc(1, 65536);
     assert_true(fread(want, 1, 65535, f) > 0);
     fclose(f);
-    if (strcmp(want, got)) {
+    if (!tty_wait_until(t, shows_screen, want)) {
+        char *got = screen_text(t);
         fprintf(stderr, "--- want\n%s--- got\n%s", want, got);
+        free(got);
         fail_msg("%s: another screen", name);
     }
     free(want);
-    free(got);
 }
 
 static void chat_lays_out_by_size(void **state) {
@@ -156,7 +203,7 @@ static void chat_lays_out_by_size(void **state) {
         tty_wait(&t, "64x48 -> ");
         tty_send(&t, "h\303\251llo");
         tty_wait(&t, "h\303\251llo");
-        tty_settle(&t, 300);
+        wait_drawn(&t);
         char name[32];
         snprintf(name, sizeof name, "%dx%d", sizes[i][1], sizes[i][0]);
         expect_screen(&t, name);
@@ -191,6 +238,74 @@ static void chat_shows_help(void **state) {
     quit(&t);
 }
 
+/* All of the card, a page at a time, on the smallest screen. */
+static void chat_scrolls_the_help_card(void **state) {
+    (void)state;
+    tty t;
+    start(&t, 12, 40);
+    tty_send(&t, "?\r");
+    tty_wait(&t, "Up Down PgUp PgDn: 1-9 of ");
+    tty_wait(&t, "Enter       ask; while an answer");
+    tty_send(&t, "\033[B"); /* Down */
+    tty_wait(&t, ": 2-10 of ");
+    tty_send(&t, "\033[A\033[A\033[A"); /* Up, and no further */
+    tty_wait(&t, ": 1-9 of ");
+    static const char *const names[] = {"F2 ",
+                                        "F6 ",
+                                        "Ctrl-D ",
+                                        "/caption [LANG]",
+                                        "/crop [X0 Y0 X1 Y1|off]",
+                                        "/graphics KIND",
+                                        "auto kitty iterm2 sixel",
+                                        "/history none|auto|N",
+                                        "temperature top-k top-p",
+                                        "/quit       leave"};
+    int seen = 0, pages = 0, names_n = sizeof names / sizeof *names;
+    for (int at = 1; seen < names_n; at += 8, pages++) {
+        assert_true(pages < 20);
+        while (seen < names_n && tty_shows(&t, names[seen]))
+            seen++;
+        if (seen == names_n)
+            break;
+        char see[32];
+        tty_send(&t, "\033[6~"); /* PgDn */
+        snprintf(see, sizeof see, ": %d-", at + 8);
+        long until = tty_now() + TTY_WAIT_MS;
+        while (!tty_shows(&t, see) && !tty_shows(&t, "/quit") && tty_now() < until)
+            tty_pump(&t, 50);
+    }
+    tty_send(&t, "\033[1;5H"); /* Ctrl-Home */
+    tty_wait(&t, ": 1-9 of ");
+    tty_send(&t, "\033[<65;5;5M"); /* the wheel */
+    tty_wait(&t, ": 4-12 of ");
+    tty_resize(&t, 60, 100); /* all of it fits */
+    tty_wait(&t, "any key closes");
+    tty_wait(&t, "Enter                       ask; while");
+    tty_send(&t, "x");
+    tty_wait_gone(&t, "keys and commands");
+    quit(&t);
+}
+
+static void chat_says_how_to_open_a_picture(void **state) {
+    (void)state;
+    tty t;
+    start_on(&t, 24, 80, NULL, (const char *[]){"--graphics", "symbols", NULL}, NULL);
+    tty_wait(&t, "no picture yet");
+    tty_wait(&t, "/image PATH opens one");
+    tty_wait(&t, "/paste takes the clipboard's");
+    tty_wait(&t, "First a picture:");
+    char line[160];
+    snprintf(line, sizeof line, "/image %s\r", image);
+    tty_send(&t, line);
+    tty_wait(&t, "64x48 -> ");
+    tty_wait_gone(&t, "no picture yet");
+    quit(&t);
+    start_on(&t, 24, 80, "/nonexistent.png", (const char *[]){"--graphics", "symbols", NULL}, NULL);
+    tty_wait(&t, "! /nonexistent.png");
+    tty_wait(&t, "no picture yet"); /* and not for ever "opening ..." */
+    quit(&t);
+}
+
 /* --- talking ------------------------------------------------------------------------------ */
 
 static void chat_moves_function_keys(void **state) {
@@ -219,8 +334,18 @@ static void chat_answers_and_notes_the_limit(void **state) {
     quit(&t);
 }
 
-/* Keeps the chat busy for as long as a test may need: the tiny model gives an answer of 900
- * tokens in a fifth of a second on a quiet machine. */
+/* Waits until the program has written text. */
+static void wait_log(tty *t, const char *text) {
+    long until = tty_now() + TTY_WAIT_MS;
+    while (!(t->log && strstr(t->log, text)) && tty_now() < until)
+        tty_pump(t, 20);
+    if (!strstr(t->log, text))
+        fail_msg("\"%s\" was never written", text);
+}
+
+/* Keeps the chat busy for as long as a test may need, with answers of 20 s each on a quiet
+ * machine. */
+#define BUSY "-n", "7900", "--context", "8192"
 static void ask_many(tty *t) {
     for (int i = 0; i < 80; i++)
         tty_send(t, "go\r");
@@ -230,15 +355,12 @@ static void ask_many(tty *t) {
 static void chat_queues_and_stops(void **state) {
     (void)state;
     tty t;
-    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", "-n", "900", NULL}, NULL);
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", BUSY, NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
     ask_many(&t);
     tty_wait(&t, "waiting");
-    tty_send(&t, "\033"); /* that one only */
-    long until = tty_now() + TTY_WAIT_MS;
-    while (!strstr(t.log, "[stopped]") && tty_now() < until) /* it scrolls away at once */
-        tty_pump(&t, 20);
-    assert_non_null(strstr(t.log, "[stopped]"));
+    tty_send(&t, "\033");      /* that one only */
+    wait_log(&t, "[stopped]"); /* it scrolls away at once */
     tty_wait(&t, "answering:");
     tty_send(&t, "\003");
     tty_wait(&t, "64x48 -> "); /* at rest again: the others were forgotten */
@@ -249,10 +371,66 @@ static void chat_queues_and_stops(void **state) {
     quit(&t);
 }
 
+/* Row of the screen that shows text, -1: none. */
+static int row_of(tty *t, const char *text) {
+    char row[4096];
+    for (int y = 0; y < t->rows; y++)
+        if (strstr(tty_row(t, y, row, sizeof row), text))
+            return y;
+    return -1;
+}
+
+/* What goes wrong while an answer streams follows it in the conversation; questions about a
+ * picture that is not there are not asked. */
+static void chat_tells_errors_after_the_answer(void **state) {
+    (void)state;
+    tty t;
+    char fifo[96], line[160];
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "none", "-n", "900", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "go\r");
+    wait_log(&t, "> go");
+    tty_send(&t, "/image /nonexistent.png\r");
+    tty_wait(&t, "! /nonexistent.png");
+    tty_wait(&t, "[cut at the length limit]");
+    assert_true(row_of(&t, "[cut at the length") < row_of(&t, "! /nonexistent.png"));
+    /* It is opened for as long as nobody writes to it. */
+    snprintf(fifo, sizeof fifo, "%s/fifo.png", home);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    snprintf(line, sizeof line, "/image %s\rwhat is it\r/quux\r", fifo);
+    tty_send(&t, line);
+    tty_wait(&t, "there is no command /quux");
+    int fd = open(fifo, O_WRONLY);
+    assert_true(fd >= 0 && write(fd, "no picture", 10) == 10);
+    close(fd);
+    tty_wait(&t, "fifo.png");
+    tty_wait(&t, "! 1 question about it was not asked");
+    assert_false(tty_shows(&t, "> what is it"));
+    unlink(fifo);
+    quit(&t);
+}
+
+static void chat_labels_what_it_measures(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 120, (const char *[]){"--graphics", "none", "-n", "3", NULL}, NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "why\r");
+    tty_wait(&t, "  context 2");
+    tty_wait(&t, " tok/s  first ");
+    tty_resize(&t, 30, 70); /* less and less of it */
+    tty_wait_gone(&t, " tok/s  first ");
+    tty_wait(&t, "  context 2");
+    tty_resize(&t, 30, 55);
+    tty_wait_gone(&t, "context");
+    tty_wait(&t, "/1280");
+    quit(&t);
+}
+
 static void chat_edits_while_an_answer_streams(void **state) {
     (void)state;
     tty t;
-    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", "-n", "900", NULL}, NULL);
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", BUSY, NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
     ask_many(&t);
     tty_send(&t, "abcd");
@@ -266,10 +444,19 @@ static void chat_edits_while_an_answer_streams(void **state) {
     quit(&t);
 }
 
+/* Until everything that the chat has drawn by now is on the screen: a letter behind the draft
+ * comes in a frame of its own, and goes in a later one. */
+static void see_all(tty *t) {
+    tty_send(t, "!");
+    tty_wait(t, "> draft!");
+    tty_send(t, "\177");
+    tty_wait_gone(t, "> draft!");
+}
+
 static void chat_survives_a_resize_storm(void **state) {
     (void)state;
     tty t;
-    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", "-n", "900", NULL}, NULL);
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", BUSY, NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
     ask_many(&t);
     tty_send(&t, "draft");
@@ -284,17 +471,22 @@ static void chat_survives_a_resize_storm(void **state) {
     tty_send(&t, "\003"); /* stops the answer; the draft stays */
     tty_wait(&t, "> draft");
     tty_wait(&t, "64x48 -> ");
-    tty_settle(&t, 300);
+    see_all(&t);
+    tty_wait_gone(&t, "answering:");
+    tty_wait(&t, "64x48 -> ");
+    assert_true(tty_wait_until(&t, shows_red, NULL)); /* one of another size would not be shown */
+    see_all(&t);
     /* The screen is what a fresh drawing would show. */
-    char *before[30], row[4096];
-    for (int y = 0; y < 30; y++)
-        before[y] = strdup(tty_row(&t, y, row, sizeof row));
+    char *before = screen_text(&t);
     tty_send(&t, "\014"); /* Ctrl-L */
-    tty_settle(&t, 300);
-    for (int y = 0; y < 30; y++) {
-        assert_string_equal(before[y], tty_row(&t, y, row, sizeof row));
-        free(before[y]);
+    see_all(&t);
+    if (!tty_wait_until(&t, shows_red, NULL) || !shows_screen(&t, before)) {
+        char *fresh = screen_text(&t);
+        fprintf(stderr, "--- fresh\n%s--- before\n%s", fresh, before);
+        free(fresh);
+        fail_msg("another screen");
     }
+    free(before);
     quit(&t);
 }
 
@@ -329,10 +521,16 @@ static void chat_opens_a_pasted_path(void **state) {
     assert_int_equal(link(image, odd), 0);
     snprintf(line, sizeof line, "\033[200~'%s/it'\\''s \033[31m odd.ppm' \033[201~", home);
     tty_send(&t, line);
-    tty_wait(&t, "it's ^[[31m odd.ppm, 64x48");
+    tty_wait(&t, "64x48 -> 256 tokens  it's ^[[31m odd.ppm");
     assert_null(strstr(t.log, "\033[31m odd"));
     unlink(odd);
     quit(&t);
+}
+
+static bool knows_clipboard(tty *t, const void *user) {
+    (void)user;
+    return tty_shows(t, "64x48 -> 256 tokens  clipboard") ||
+           tty_shows(t, "no picture on the clipboard");
 }
 
 /* wl-paste is a script of ours here. */
@@ -352,8 +550,15 @@ static void chat_pastes_a_picture(void **state) {
     start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", NULL},
               (const char *[]){env, NULL});
     tty_wait(&t, "Ask about the picture");
-    tty_send(&t, "/paste\r");
-    tty_wait(&t, "clipboard, 64x48");
+    for (int tries = 0; tries < 10; tries++) { /* the script has 5 s each time */
+        tty_send(&t, "/paste\r");
+        assert_true(tty_wait_until(&t, knows_clipboard, NULL));
+        if (!tty_shows(&t, "no picture on"))
+            break;
+        tty_send(&t, "/clear\r");
+        tty_wait_gone(&t, "no picture on");
+    }
+    tty_wait(&t, "64x48 -> 256 tokens  clipboard");
     f = fopen(path, "w");
     assert_non_null(f);
     fputs("#!/bin/sh\nexit 1\n", f);
@@ -371,11 +576,19 @@ static void chat_completes(void **state) {
     tty_wait(&t, "> /segment");
     tty_send(&t, "\025/o\t\t");
     tty_wait(&t, "/overlay");
-    tty_send(&t, "\025/image /tm\t");
-    tty_wait(&t, "/image /tmp/");
+    char line[160], see[160];
+    snprintf(line, sizeof line, "\025/image %s/shap\t", home);
+    snprintf(see, sizeof see, "/image %s", image);
+    tty_send(&t, line);
+    tty_wait(&t, see);
     tty_send(&t, "\025desc\t");
     tty_wait(&t, "> describe en");
     quit(&t);
+}
+
+static bool is_written(tty *t, const void *path) {
+    (void)t;
+    return !access(path, R_OK);
 }
 
 static void chat_runs_every_command(void **state) {
@@ -428,9 +641,7 @@ static void chat_runs_every_command(void **state) {
         tty_wait(&t, line);
         char path[128];
         snprintf(path, sizeof path, "%s/out.%s", home, ends[i]);
-        for (int k = 0; k < 200 && access(path, R_OK); k++)
-            tty_pump(&t, 20);
-        assert_int_equal(access(path, R_OK), 0);
+        assert_true(tty_wait_until(&t, is_written, path));
     }
     tty_send(&t, "/clear\r");
     tty_wait_gone(&t, "> why");
@@ -469,7 +680,9 @@ static void chat_adds_pictures(void **state) {
 
     start_env(&t, 30, 100, (const char *[]){image, image, "-n", "3", "--graphics", "none", NULL},
               NULL);
-    tty_wait(&t, "64x48 +2 -> 768 tokens");
+    tty_wait(&t, "3 pictures are asked about");
+    tty_send(&t, "\r"); /* read */
+    tty_wait(&t, "64x48 +2 -> 768 tokens  shapes.ppm");
     tty_send(&t, "caption en\r");
     tty_wait(&t, "775/1792");
     quit(&t);
@@ -491,6 +704,14 @@ static int shaded_cells(tty *t, bool colour) {
     return n;
 }
 
+static bool is_shaded(tty *t, const void *colour) {
+    return shaded_cells(t, *(const int *)colour) > 10;
+}
+
+static bool is_plain(tty *t, const void *colour) {
+    return shaded_cells(t, *(const int *)colour) == 0;
+}
+
 /* The random model is never sure of its words. */
 static void chat_shades_words_by_probability(void **state) {
     (void)state;
@@ -501,16 +722,14 @@ static void chat_shades_words_by_probability(void **state) {
         tty_wait(&t, "Ask about the picture");
         tty_send(&t, "tell me\r");
         tty_wait(&t, "[cut at the length limit]");
-        tty_settle(&t, 200);
+        wait_drawn(&t);
         assert_int_equal(shaded_cells(&t, colour), 0);
         tty_send(&t, "/confidence on\r");
         tty_wait(&t, "shaded: words with a probability below 90, 60, 30 %");
-        tty_settle(&t, 200);
-        assert_true(shaded_cells(&t, colour) > 10);
+        assert_true(tty_wait_until(&t, is_shaded, &colour));
         tty_send(&t, "/confidence off\r");
         tty_wait(&t, "words are not shaded");
-        tty_settle(&t, 200);
-        assert_int_equal(shaded_cells(&t, colour), 0);
+        assert_true(tty_wait_until(&t, is_plain, &colour));
         quit(&t);
     }
 }
@@ -521,13 +740,17 @@ static void chat_shades_words_by_probability(void **state) {
 
 static char star_dir[96];
 
-/* A chat with a model that answers everything with a star in the middle four fifths. */
-static void start_star(tty *t, const char *weights) {
+/* A model that answers everything with a star in the middle four fifths. */
+static void make_star(void) {
     int tokens[64];
     snprintf(star_dir, sizeof star_dir, "%s/star", home);
     mkdir(star_dir, 0700);
     size_t n = scripted_object(tokens, (int[]){100, 101, 900, 901}, scripted_star, "star");
     scripted_model(star_dir, tokens, n);
+}
+
+static void start_star(tty *t, const char *weights) {
+    make_star();
     start_env(t, 30, 100,
               (const char *[]){"-m", star_dir, "--graphics", "symbols",
                                weights ? "--mask-weights" : NULL, weights, NULL},
@@ -608,6 +831,35 @@ static void chat_says_what_masks_need(void **state) {
     quit(&t);
 }
 
+static void chat_says_that_nothing_was_found(void **state) {
+    (void)state;
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s/silent", home);
+    mkdir(dir, 0700);
+    scripted_model(dir, NULL, 0);
+    tty t;
+    start_env(&t, 24, 80, (const char *[]){"-m", dir, "--graphics", "none", NULL}, NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "detect cat\r");
+    tty_wait(&t, "  [nothing was found]");
+    tty_send(&t, "\033OS"); /* F4: as it was generated, which is nothing */
+    tty_wait_gone(&t, "[nothing was found]");
+    tty_send(&t, "\033OS");
+    tty_wait(&t, "[nothing was found]");
+    tty_send(&t, "/undo\r");
+    tty_wait_gone(&t, "[nothing was found]");
+    tty_send(&t, "/segment cat\r");
+    tty_wait(&t, "[nothing was found]");
+    tty_send(&t, "/clear\rwhat is this\r");
+    tty_wait(&t, "[no answer]");
+    quit(&t);
+    start_env(&t, 24, 80, (const char *[]){"-m", dir, "--graphics", "none", "--resume", NULL},
+              NULL);
+    tty_wait(&t, "> what is this");
+    tty_wait(&t, "[no answer]");
+    quit(&t);
+}
+
 static void chat_respects_no_color(void **state) {
     (void)state;
     tty t;
@@ -631,6 +883,65 @@ static void chat_refuses_a_dumb_terminal(void **state) {
     assert_int_equal(WEXITSTATUS(status), 1);
     assert_non_null(strstr(t.log, "no chat here: this terminal (TERM=dumb)"));
     assert_non_null(strstr(t.log, "-p"));
+    tty_close(&t);
+}
+
+/* Of a terminal that TERM calls one of 256 colours: its own word counts, else COLORTERM's. */
+static void chat_asks_for_true_colours(void **state) {
+    (void)state;
+    static const struct {
+        const char *answer, *env, *see;
+    } cases[] = {
+        {NULL, "COLORTERM=", "true colours"},                           /* libvterm's answer */
+        {"\033P1$r0;48:2::1:2:3m\033\\", "COLORTERM=", "true colours"}, /* xterm */
+        {"\033P1$r0;48;2;1;2;3m\033\\", "COLORTERM=", "true colours"},
+        {"\033P1$r0;48:5:16m\033\\", "COLORTERM=", "256 colours"}, /* xterm with a palette */
+        {"\033P1$r0m\033\\", "COLORTERM=", "256 colours"},
+        {"\033P0$r\033\\", "COLORTERM=", "256 colours"}, /* "not understood" */
+        {"", "COLORTERM=", "256 colours"},
+        {"", "COLORTERM=truecolor", "true colours"},
+        {"", "TMUX=/tmp/x,1,0", "true colours"},
+    };
+    int late = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tty t;
+        start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", NULL},
+                  (const char *[]){cases[i].env, NULL});
+        t.colour = cases[i].answer;
+        tty_wait(&t, "64x48 -> ");
+        tty_send(&t, "/info\r");
+        tty_wait(&t, " colours");
+        if (*cases[i].see == 't' && tty_shows(&t, "256 colours") && late++ < 5) {
+            quit(&t); /* our answer came after a second: once more */
+            i--;
+            continue;
+        }
+        tty_wait(&t, cases[i].see);
+        tty_send(&t, "x");
+        tty_wait_gone(&t, "about this chat");
+        wait_log(&t, *cases[i].see == 't' ? ";48;2;250;250;250m" : ";48;5;");
+        assert_true(*cases[i].see == 't' || !strstr(t.log, "38;2;"));
+        quit(&t);
+    }
+    /* GNU screen would hand the question on: it is not asked. */
+    tty t;
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", NULL},
+              (const char *[]){"TERM=screen-256color", NULL});
+    tty_wait(&t, "64x48 -> ");
+    assert_null(strstr(t.log, "\033P"));
+    quit(&t);
+}
+
+static void chat_does_not_know_every_terminal(void **state) {
+    (void)state;
+    tty t;
+    start_env(&t, 30, 100, NULL, (const char *[]){"TERM=no-such\033[31m-term", NULL});
+    int status = tty_end(&t);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_non_null(strstr(t.log, "no chat here: no-such^[[31m-term is not a TERM that this "));
+    const char *line = strchr(t.log, '\n'), *hint = line ? strchr(line + 1, '\n') : NULL;
+    assert_true(hint && !hint[1] && strstr(line, "-p QUESTION")); /* a sentence and a hint */
     tty_close(&t);
 }
 
@@ -736,6 +1047,14 @@ static int kept_turns(void) {
     return n;
 }
 
+/* Waits until that many turns are in the file: the screen tells of an answer's speed before. */
+static void wait_kept(tty *t, int turns) {
+    for (long limit = tty_now() + TTY_WAIT_MS; kept_turns() < turns; tty_pump(t, 20))
+        if (tty_now() > limit)
+            fail_msg("%d turns are kept, not %d", kept_turns(), turns);
+    assert_int_equal(kept_turns(), turns);
+}
+
 static void forget_chats(void) {
     char dir[128];
     snprintf(dir, sizeof dir, "%s/state", home);
@@ -778,19 +1097,110 @@ static void chat_resumes(void **state) {
     tty_wait(&t, "[cut at the length limit]");
     quit(&t);
     assert_int_equal(kept_turns(), 1);
-    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--resume", NULL}, NULL);
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", "--resume", NULL},
+              NULL);
     tty_wait(&t, "> remember me");
     tty_send(&t, "and me\r");
     tty_wait(&t, "> and me");
-    tty_wait(&t, "tok/s");
+    wait_kept(&t, 2);
     quit(&t);
-    assert_int_equal(kept_turns(), 2);
     start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--no-save", NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
     tty_send(&t, "forget me\r");
-    tty_wait(&t, "tok/s");
+    tty_wait(&t, "/1280");
     quit(&t);
     assert_int_equal(kept_turns(), 2);
+}
+
+/* What a kept chat found reads as it did, and is on the picture again. */
+static void chat_resumes_with_boxes(void **state) {
+    (void)state;
+    forget_chats();
+    make_star();
+    const char *const args[] = {"-m", star_dir,         "--graphics",           "symbols", "-n",
+                                "30", "--mask-weights", "assets/demo/mask.npz", NULL};
+    tty t;
+    start_env(&t, 30, 100, args, NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "/crop 0 0 32 24\r/segment star\r");
+    tty_wait(&t, "star at 3,2\u201328,21, with outline"); /* in pixels of the part */
+    tty_send(&t, "/crop off\r/detect star\r");
+    tty_wait(&t, "star at 6,5\u201356,42, with outline");
+    wait_tint(&t, true);
+    tty_send(&t, "/set max-tokens 2\r/detect nothing\r");
+    tty_wait(&t, "[cut at the length limit]");
+    tty_send(&t, "/undo\r");
+    tty_wait_gone(&t, "[cut at the length limit]");
+    quit(&t);
+    const char *again[12] = {"--resume"};
+    memcpy(again + 1, args, sizeof args);
+    start_on(&t, 30, 100, NULL, again, NULL);
+    tty_wait(&t, "star at 3,2\u201328,21, with outline");
+    tty_wait(&t, "\u25a0 star at 6,5\u201356,42, with outline");
+    assert_false(tty_shows(&t, "<loc"));
+    wait_tint(&t, true);
+    tty_send(&t, "\033OS"); /* F4 */
+    tty_wait(&t, "<loc0100><loc0101>");
+    quit(&t);
+}
+
+/* A chat knows its model and its picture. */
+static void chat_resumes_with_what_it_had(void **state) {
+    (void)state;
+    forget_chats();
+    tty t;
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "remember me\r");
+    tty_wait(&t, "[cut at the length limit]");
+    quit(&t);
+    nothing_named = true;
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", "--resume", NULL},
+              NULL);
+    tty_wait(&t, "> remember me");
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "and me\r");
+    tty_wait(&t, "> and me");
+    wait_kept(&t, 2);
+    quit(&t);
+
+    char dir[128], path[256], id[64] = "", why[256];
+    snprintf(dir, sizeof dir, "%s/state/pali/chats", home);
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));)
+        if (e->d_name[0] != '.')
+            snprintf(id, sizeof id, "%.*s", (int)strcspn(e->d_name, "."), e->d_name);
+    closedir(d);
+    static const char gone[] = "99991231-235959-1", lost[] = "99991231-235959-2";
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s.jsonl", dir, i ? lost : gone);
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        fprintf(f, "{\"pali\":1,\"model\":%s,\"image\":null}\n{\"q\":\"a\",\"a\":\"b\"}\n",
+                i ? "null" : "\"/no/such/model\"");
+        fclose(f);
+        start_env(&t, 24, 200, (const char *[]){"--resume", i ? lost : gone, NULL}, NULL);
+        int status = tty_end(&t);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+        snprintf(why, sizeof why,
+                 i ? "pali: chat %s does not tell its model\r\n"
+                   : "pali: the model of chat %s is gone: /no/such/model: no such folder\r\n",
+                 i ? lost : gone);
+        assert_non_null(strstr(t.log, why));
+        assert_non_null(strstr(t.log, "name another one with -m\r\n"));
+        tty_close(&t);
+    }
+    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "--resume", id, NULL}, NULL);
+    tty_wait(&t, "> remember me");
+    tty_wait(&t, "64x48 -> ");
+    quit(&t);
+    start_env(&t, 24, 80, (const char *[]){"--no-save", "--resume", NULL}, NULL);
+    int status = tty_end(&t);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 2);
+    assert_non_null(strstr(t.log, "--no-save keeps none\r\n"));
+    tty_close(&t);
+    nothing_named = false;
 }
 
 int main(void) {
@@ -800,9 +1210,13 @@ int main(void) {
         cmocka_unit_test(chat_lays_out_by_size),
         cmocka_unit_test(chat_says_when_the_screen_is_too_small),
         cmocka_unit_test(chat_shows_help),
+        cmocka_unit_test(chat_scrolls_the_help_card),
+        cmocka_unit_test(chat_says_how_to_open_a_picture),
         cmocka_unit_test(chat_moves_function_keys),
         cmocka_unit_test(chat_answers_and_notes_the_limit),
         cmocka_unit_test(chat_queues_and_stops),
+        cmocka_unit_test(chat_tells_errors_after_the_answer),
+        cmocka_unit_test(chat_labels_what_it_measures),
         cmocka_unit_test(chat_edits_while_an_answer_streams),
         cmocka_unit_test(chat_survives_a_resize_storm),
         cmocka_unit_test(chat_takes_a_megabyte_of_paste),
@@ -812,16 +1226,21 @@ int main(void) {
         cmocka_unit_test(chat_runs_every_command),
         cmocka_unit_test(chat_draws_masks),
         cmocka_unit_test(chat_says_what_masks_need),
+        cmocka_unit_test(chat_says_that_nothing_was_found),
         cmocka_unit_test(chat_adds_pictures),
         cmocka_unit_test(chat_shades_words_by_probability),
         cmocka_unit_test(chat_respects_no_color),
         cmocka_unit_test(chat_refuses_a_dumb_terminal),
+        cmocka_unit_test(chat_does_not_know_every_terminal),
+        cmocka_unit_test(chat_asks_for_true_colours),
         cmocka_unit_test(chat_does_not_wait_for_a_silent_terminal),
         cmocka_unit_test(chat_restores_the_terminal_after_signals),
         cmocka_unit_test(chat_suspends_and_comes_back),
         cmocka_unit_test(chat_ends_on_ctrl_d_and_hangup),
         cmocka_unit_test(chat_loses_nothing_that_was_finished),
         cmocka_unit_test(chat_resumes),
+        cmocka_unit_test(chat_resumes_with_boxes),
+        cmocka_unit_test(chat_resumes_with_what_it_had),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

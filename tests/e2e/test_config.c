@@ -13,6 +13,7 @@ static int setup(void **state) {
     setenv("XDG_CONFIG_HOME", top, 1);
     unsetenv("PALI_CONFIG");
     unsetenv("PALI_MODEL");
+    unsetenv("PALI_MASK_WEIGHTS");
     unsetenv("NO_COLOR");
     return 0;
 }

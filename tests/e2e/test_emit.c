@@ -293,6 +293,13 @@ static void emit_writes_yolo(void **state) {
     assert_int_equal(s.status, 2);
     assert_non_null(strstr(s.text[1], "name a folder with -o"));
     spawn_free(&s);
+    /* Told before anything is asked. */
+    s = RUN(NULL, "detect", "star", at("a/x.ppm"), "-m", model, "--format", "yolo", "-o",
+            at("b/x.ppm"));
+    assert_int_equal(s.status, 1);
+    assert_non_null(strstr(s.text[1], "b/x.ppm: is a file, and --format yolo fills a folder\n"));
+    assert_null(strstr(s.text[1], "written"));
+    spawn_free(&s);
 }
 
 /* tests/reference/coco_rle.py --check loads such a document with pycocotools. */

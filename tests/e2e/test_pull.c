@@ -28,6 +28,7 @@ static int setup(void **state) {
     setenv("HF_ENDPOINT", hub.endpoint, 1);
     setenv("HF_HUB_CACHE", top, 1);
     setenv("HF_TOKEN", "hf_secret", 1);
+    unsetenv("HF_HUB_OFFLINE");
     return 0;
 }
 

@@ -160,6 +160,10 @@ static void rank_refuses_wrong_usage(void **state) {
     assert_non_null(strstr(s.text[1], "text 1 of standard input is longer than 16384 bytes"));
     spawn_free(&s);
     free(line);
+    s = RUN(NULL, "rank", "--demo", "--texts", "/dev/zero", circle); /* has no end */
+    assert_int_equal(s.status, 1);
+    assert_non_null(strstr(s.text[1], "/dev/zero: not text: there is a zero byte in it"));
+    spawn_free(&s);
 }
 
 int main(void) {

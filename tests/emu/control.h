@@ -45,6 +45,7 @@ void emu_fail(const char *function, int nth, int error, int sticky);
 long emu_calls(void);       /* runtime calls so far */
 long emu_launches(void);    /* kernels run so far */
 size_t emu_allocated(void); /* device bytes not freed */
+long emu_made(void);        /* such objects made so far, freed or not */
 int emu_live_objects(void); /* allocations (pinned ones too), streams, events, graphs not freed */
 
 #ifdef __cplusplus

@@ -59,6 +59,7 @@ static struct {
     std::map<const void *, size_t> opted_in; /* shared memory by kernel */
     size_t allocated = 0;
     int objects = 0;
+    long made = 0; /* of them, and of allocations */
     int capturing = 0;
     bool running = false; /* a stream, ahead of the host's waiting for it */
     emu_stream null_stream = {nullptr, false, {}};
@@ -147,6 +148,9 @@ long emu_calls(void) {
 }
 size_t emu_allocated(void) {
     return host.allocated;
+}
+long emu_made(void) {
+    return host.made;
 }
 int emu_live_objects(void) {
     return host.objects + (int)(host.memory.size() + host.pinned.size());
@@ -415,6 +419,7 @@ cudaError_t emu_malloc(void **p, size_t bytes) {
         return note(cudaErrorMemoryAllocation);
     memset(*p, 0xff, bytes);
     host.memory[static_cast<unsigned char *>(*p)] = bytes;
+    host.made++;
     host.allocated += bytes;
     return cudaSuccess;
 }
@@ -428,6 +433,7 @@ cudaError_t emu_malloc_host(const char *function, void **p, size_t bytes) {
         return note(cudaErrorMemoryAllocation);
     memset(*p, 0xff, bytes);
     host.pinned[static_cast<unsigned char *>(*p)] = bytes;
+    host.made++;
     return cudaSuccess;
 }
 
@@ -554,7 +560,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     *stream = new emu_stream();
     (*stream)->blocking = flags != cudaStreamNonBlocking;
     host.streams.insert(*stream);
-    host.objects++;
+    host.objects++, host.made++;
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreate(cudaStream_t *stream) {
@@ -609,7 +615,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
     *event = nullptr;
     ENTER_DEVICE("cudaEventCreateWithFlags");
     *event = new emu_event{false, std::make_shared<double>(-1.0), nullptr};
-    host.objects++;
+    host.objects++, host.made++;
     return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *event) {
@@ -683,7 +689,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
     *graph = stream->capture;
     stream->capture = nullptr;
     host.capturing--;
-    host.objects++;
+    host.objects++, host.made++;
     return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
@@ -692,7 +698,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     if (graph == nullptr)
         return note(cudaErrorInvalidValue);
     *exec = new emu_graph(*graph);
-    host.objects++;
+    host.objects++, host.made++;
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {

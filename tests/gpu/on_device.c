@@ -32,6 +32,9 @@ long emu_launches(void) {
 size_t emu_allocated(void) {
     return 0;
 }
+long emu_made(void) {
+    return 0;
+}
 int emu_live_objects(void) {
     return 0;
 }

@@ -189,12 +189,19 @@ static void input_paste_is_one_step(void **state) {
     memset(big, 'p', 1 << 20);
     ui_input_paste(big, 1 << 20);
     assert_int_equal(strlen(ui_input_text()), (1 << 20) + 2);
-    clock_t start = clock();
-    for (int i = 0; i < 10; i++) { /* keys stay quick: seen 0.03 s for all, sanitized 0.4 s */
-        type("k");
-        ui_input_draw((ui_rect){0, 0, 5, 60});
+    /* Keys stay quick: seen 0.03 s for all, sanitized 0.4 s. A guest's clock goes on while its
+     * host computes for others: the best of three. */
+    double best = 1e9;
+    for (int tries = 0; tries < 3 && best >= 4; tries++) {
+        clock_t start = clock();
+        for (int i = 0; i < 10; i++) {
+            type("k");
+            ui_input_draw((ui_rect){0, 0, 5, 60});
+        }
+        double s = (double)(clock() - start) / CLOCKS_PER_SEC;
+        best = s < best ? s : best;
     }
-    assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 4);
+    assert_true(best < 4);
     free(big);
 }
 

@@ -820,6 +820,48 @@ static void picture_boxes_and_labels_are_characters_in_symbols(void **state) {
     free(rgb);
 }
 
+/* A picture of two colours, and a box whose lines run along their border and across: the lines
+ * stand on one of the two, not on something between. Yellow on white gets a darker ground. */
+static void picture_boxes_stand_on_colours_of_the_picture(void **state) {
+    (void)state;
+    uint8_t *rgb = malloc(160 * 160 * 3);
+    assert_non_null(rgb);
+    for (int y = 0; y < 160; y++)
+        for (int x = 0; x < 160; x++) {
+            bool red = x >= 43 && x < 122 && y >= 50;
+            memcpy(rgb + (y * 160 + x) * 3, red ? "\xdc\x14\x14" : "\xff\xff\xff", 3);
+        }
+    for (int colour = 0; colour <= 3; colour += 3) {
+        ui_object o = {.box = {40, 48, 120, 128}, .label = "", .colour = colour};
+        ui_picture_request r = request(rgb, 160, 160, (ui_rect){1, 2, 10, 20}, UI_GRAPHICS_SYMBOLS);
+        r.colours = UI_COLOURS_TRUE;
+        r.objects = &o, r.nobjects = 1;
+        ui_picture *p = render(&r);
+        terminal t = open_terminal(12, 24);
+        feed_picture(&t, p);
+        int red = 0, white = 0;
+        for (int y = 3; y <= 7; y++)
+            for (int x = 5; x <= 14; x++) {
+                if (y > 3 && y < 7 && x > 5 && x < 14)
+                    continue;
+                VTermScreenCell c = cell_at(&t, 1 + y, 2 + x);
+                int bg[3];
+                colour_at(&c, true, bg);
+                if (colour == 0) {
+                    red += abs(bg[0] - 220) < 4 && abs(bg[1] - 20) < 4 && abs(bg[2] - 20) < 4;
+                    white += bg[0] > 251 && bg[1] > 251 && bg[2] > 251;
+                } else {
+                    assert_true(bg[1] < 200);
+                }
+            }
+        if (colour == 0 && (red + white != 26 || red < 10))
+            fail_msg("%d red, %d white", red, white);
+        vterm_free(t.vt);
+        ui_picture_close(p);
+    }
+    free(rgb);
+}
+
 /* --- tests: nothing else is touched ---------------------------------------------------------------- */
 
 static void picture_writes_only_its_cells(void **state) {
@@ -1083,6 +1125,7 @@ int main(void) {
         cmocka_unit_test(picture_ascii_is_ascii),
         cmocka_unit_test(picture_boxes_are_pixels_in_graphics),
         cmocka_unit_test(picture_boxes_and_labels_are_characters_in_symbols),
+        cmocka_unit_test(picture_boxes_stand_on_colours_of_the_picture),
         cmocka_unit_test(picture_writes_only_its_cells),
         cmocka_unit_test(picture_graphics_leave_the_cells_alone),
         cmocka_unit_test(picture_survives_any_request),

@@ -240,7 +240,7 @@ static void transcript_streams_as_whole(void **state) {
  * all of it for every frame would take 2000 * 1 MB / 2 steps: half a minute at the least. */
 static void transcript_is_fast_with_one_long_line(void **state) {
     (void)state;
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0, slow = 0; kind < 2; kind++) {
         ui_transcript *t = open_transcript();
         add(t, UI_FROM_MODEL, "");
         char piece[512];
@@ -256,9 +256,13 @@ static void transcript_is_fast_with_one_long_line(void **state) {
             ui_transcript_draw(t, (ui_rect){PANE_Y, PANE_X, 20, 50});
         }
         double s = (double)(clock() - start) / CLOCKS_PER_SEC;
-        if (s > 8) /* seen: 0.2 s, 1 s under the sanitizers */
-            fail_msg("%.1f s", s);
         ui_transcript_close(t);
+        if (s <= 8) /* seen: 0.2 s, 1 s under the sanitizers */
+            continue;
+        /* A guest's clock goes on while its host computes for others: not three times. */
+        if (++slow == 3)
+            fail_msg("%.1f s", s);
+        kind--;
     }
 }
 
