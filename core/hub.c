@@ -201,6 +201,10 @@ static int find_on_disk(const char *name, char *dir, size_t size, pali_error *er
         return 1;
     if (S_ISREG(st.st_mode) && pali_file_has_ending(name, ".npz"))
         return answer(name, dir, size, err);
+    if (S_ISREG(st.st_mode) && pali_file_has_ending(name, ".gguf"))
+        return pali_fail(err, PALI_EUNSUPPORTED,
+                         "take the model's safetensors; with -q nf4 they need no more memory",
+                         "%s: GGUF files are not read", pali_file_brief(name));
     if (!S_ISDIR(st.st_mode))
         return pali_fail(err, PALI_EARG, "name the folder that the file is in",
                          "%s: is a file; a model is a folder with config.json in it",

@@ -221,6 +221,7 @@ static _Noreturn void serve(int from, pid_t parent) {
     prctl(PR_SET_NAME, "pali-images", 0, 0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     scmp_filter_ctx filter = make_filter(); /* here: pali itself need not wait for it */
+    tzset(); /* Little CMS dates the profiles it makes, and libc reads the time zone's file once */
     request q;
     int fd[FDS];
     while (filter && getppid() == parent && receive(from, &q, fd)) {

@@ -138,6 +138,8 @@ static void hub_says_what_is_wrong_with_a_folder(void **state) {
     put("model/config.json", "{}");
     expect_failure(&env, under("empty"), PALI_EFORMAT, "there is no config.json");
     expect_failure(&env, under("model/config.json"), PALI_EARG, "is a file");
+    put("model/text.gguf", "GGUF");
+    expect_failure(&env, under("model/text.gguf"), PALI_EUNSUPPORTED, "GGUF files are not read");
     expect_failure(&env, under("nowhere"), PALI_EIO, "no such folder");
     expect_failure(&env, "./nowhere", PALI_EIO, "no such folder");
     expect_failure(&env, "", PALI_EARG, "empty");
