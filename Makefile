@@ -9,6 +9,7 @@
 # Variants never share objects: build/release, build/asan (ASAN=1), build/fuzz, build/cuda-<ARCH>.
 # The CUDA plugin is built when nvcc is found (CUDA=0: not), for ARCH="sm_90" or several.
 
+# None of make's own rules is used, and looking through them takes it minutes.
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 
@@ -89,6 +90,7 @@ AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
 $(B)/core/cpu/%_avx2.c.o build/fuzz/core/cpu/%_avx2.c.o: ISA = $(call on,x86_64,$(AVX2))
 $(B)/core/cpu/%_avx512.c.o build/fuzz/core/cpu/%_avx512.c.o: ISA = $(call on,x86_64,$(AVX512))
 $(B)/core/cpu/%_avx512vnni.c.o build/fuzz/core/cpu/%_avx512vnni.c.o: ISA = $(call on,x86_64,$(AVX512) -mavx512vnni)
+$(B)/core/cpu/%_amx.c.o build/fuzz/core/cpu/%_amx.c.o: ISA = $(call on,x86_64,$(AVX512) -mavx512vnni -mavx512bf16 -mamx-tile -mamx-bf16)
 $(B)/core/cpu/%_avx512bf16.c.o build/fuzz/core/cpu/%_avx512bf16.c.o: ISA = $(call on,x86_64,$(AVX512) -mavx512vnni -mavx512bf16)
 # The readers are other people's code: our warnings do not apply to them, and hostile
 # numbers overflow in them, which -fwrapv makes harmless.

@@ -225,6 +225,7 @@ static void add_row(bench *b, const app_options *o, const char *name, pali_quant
                                          .positions = T + TOKENS + 1,
                                          .quant = quant,
                                          .math = math,
+                                         .quant_all = o->quant_all,
                                          .head8 = o->head8}};
 }
 
@@ -240,9 +241,9 @@ static void plan_rows(bench *b, const app_options *o) {
     if (plain && best == PALI_MATH_BF16)
         add_row(b, o, "as stored", PALI_QUANT_NONE, PALI_MATH_BF16);
     if (any || o->quant == PALI_QUANT_INT8)
-        add_row(b, o, "int8", PALI_QUANT_INT8, best);
+        add_row(b, o, o->quant_all ? "int8, all" : "int8", PALI_QUANT_INT8, best);
     if (any || o->quant == PALI_QUANT_NF4)
-        add_row(b, o, "nf4", PALI_QUANT_NF4, best);
+        add_row(b, o, o->quant_all ? "nf4, all" : "nf4", PALI_QUANT_NF4, best);
 }
 
 /* --- telling -------------------------------------------------------------------------------- */

@@ -42,7 +42,7 @@ void chat_notice(chat *c, const char *fmt, ...) {
     vsnprintf(raw, sizeof raw, fmt, ap);
     va_end(ap);
     ui_text_clean(UI_TEXT_LINE, raw, c->notice, sizeof c->notice);
-    c->notice_error = false;
+    c->notice_error = c->notice_opening = false;
     c->notice_new = true; /* its time begins when it is seen */
     c->notice_ms = chat_now();
     c->notice_until = c->notice_ms + NOTICE_MS;
@@ -308,6 +308,7 @@ static void open_image(chat *c, const char *path, bool forget, bool add) {
     }
     c->opening++;
     chat_notice(c, "opening %s", path ? path : "the clipboard");
+    c->notice_opening = true;
 }
 
 void chat_open_image(chat *c, const char *path) {
@@ -419,6 +420,8 @@ static void drop_unposted(chat *c) {
 }
 
 static void on_painter(chat *c, painter_event *e) {
+    if (c->notice_opening && e->type != PAINTER_PICTURE)
+        c->notice_until = 0; /* the status line has its name now, or the conversation why not */
     switch (e->type) {
     case PAINTER_IMAGE:
         c->opening--;
@@ -440,11 +443,6 @@ static void on_painter(chat *c, painter_event *e) {
         pali_error err = {0};
         if (c->file && chatfile_image(c->file, e->clipboard ? NULL : c->image_path, &err))
             chat_error(c, &err);
-        char name[256];
-        const char *slash = strrchr(c->image_path, '/');
-        ui_text_clean(UI_TEXT_LINE, slash ? slash + 1 : c->image_path, name, sizeof name);
-        chat_notice(c, "%s, %dx%d", name, pali_image_full_width(&c->full->image),
-                    pali_image_full_height(&c->full->image));
         post_questions(c);
         mark_last_turn(c);
         break;

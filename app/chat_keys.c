@@ -16,6 +16,7 @@ void chat_line(void *user, char *line) {
         return;
     }
     c->dirty = true;
+    c->notice_until = 0; /* seen */
     if (!strcmp(line, "?"))
         c->popup = POPUP_HELP;
     else if (*line && !command_run(c, line))

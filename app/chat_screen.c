@@ -252,9 +252,30 @@ static int measures(const chat *c, int room, char *out, size_t size) {
     return 0;
 }
 
+/* The last part of a path, cleaned; "" for NULL. */
+static const char *brief(const char *path, char *out, size_t size) {
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    return ui_text_clean(UI_TEXT_LINE, slash && slash[1] ? slash + 1 : path ? path : "", out, size);
+}
+
+/* At rest: what answers, and what about. */
+static void describe(const chat *c, char *out, size_t size) {
+    char name[128], more[32] = "";
+    int n = snprintf(out, size, "%s  %s %s", brief(c->model_dir, name, sizeof name),
+                     c->info.backend, c->info.dtype);
+    if (!c->image)
+        return;
+    if (c->nfurther)
+        snprintf(more, sizeof more, " +%zu", c->nfurther);
+    snprintf(out + n, size - (size_t)n, "  %dx%d%s -> %d tokens%s",
+             pali_image_full_width(&c->image->image), pali_image_full_height(&c->image->image),
+             more, c->info.image_tokens * (1 + (int)c->nfurther),
+             c->image != c->full ? " (crop)" : "");
+}
+
 static void draw_status(const chat *c) {
     ui_rect r = c->layout.status;
-    char left[600], right[200] = "";
+    char left[600], right[200] = "", name[256] = "";
     look(UI_LOOK_STATUS);
     mvhline(r.y, r.x, ' ', r.w);
     activity(c, left, sizeof left);
@@ -271,28 +292,18 @@ static void draw_status(const chat *c) {
         snprintf(left, sizeof left, "%zu lines below (PgDn, Ctrl-End)",
                  ui_transcript_below(c->log));
     } else if (!*left && c->loaded) {
-        char name[128];
-        const char *slash = c->model_dir ? strrchr(c->model_dir, '/') : NULL;
-        ui_text_clean(UI_TEXT_LINE, slash && slash[1] ? slash + 1 : c->model_dir, name,
-                      sizeof name);
-        snprintf(left, sizeof left, "%s  %s %s", name, c->info.backend, c->info.dtype);
-        if (c->image) {
-            size_t n = strlen(left);
-            char more[32] = "";
-            if (c->nfurther)
-                snprintf(more, sizeof more, " +%zu", c->nfurther);
-            snprintf(left + n, sizeof left - n, "  %dx%d%s -> %d tokens%s",
-                     pali_image_full_width(&c->image->image),
-                     pali_image_full_height(&c->image->image), more,
-                     c->info.image_tokens * (1 + (int)c->nfurther),
-                     c->image != c->full ? " (crop)" : "");
-        }
+        describe(c, left, sizeof left);
+        brief(c->image ? c->image_path : NULL, name, sizeof name);
     }
     int w = put(r.y, r.x + 1, r.w - 2, left);
     look(UI_LOOK_STATUS);
-    int room = r.w - w - 4, rw = measures(c, room, right, sizeof right);
+    int rw = measures(c, r.w - w - 4, right, sizeof right);
     if (rw)
         put(r.y, r.x + r.w - rw - 1, rw, right);
+    /* The picture's name where there is room for it, or for most of it. */
+    int room = r.w - w - 4 - (rw ? rw + 2 : 0);
+    if (room >= 12 || room >= (int)ui_text_width(name, strlen(name)))
+        put(r.y, r.x + w + 3, room, name);
 }
 
 /* --- popups -------------------------------------------------------------------------------------- */

@@ -91,7 +91,8 @@ typedef struct {
     chat_popup popup;
     int popup_top, popup_most, popup_rows; /* lines scrolled away, at most so many; lines seen */
     char notice[512];                      /* in the status line */
-    bool notice_error, notice_new;         /* new: not drawn yet */
+    bool notice_error, notice_opening;     /* an error; one that goes when the picture is there */
+    bool notice_new;                       /* not drawn yet */
     long notice_ms, notice_until; /* since when, and until when it is shown; 0 = there is none */
     bool dirty, quit;
     int signal; /* that ends the chat */

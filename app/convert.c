@@ -173,8 +173,8 @@ int app_convert_run(const app_options *o, pali_error *err) {
     if (!rc)
         rc = join(path, to, "model.safetensors", err);
     if (!rc)
-        rc = pali_save(w, o->quant == PALI_QUANT_AUTO ? PALI_QUANT_NONE : o->quant, path, &writing,
-                       err);
+        rc = pali_save(w, o->quant == PALI_QUANT_AUTO ? PALI_QUANT_NONE : o->quant, o->quant_all,
+                       path, &writing, err);
     app_err_progress_clear();
     if (!rc)
         app_err_note("%s: %s of weights", to, human_bytes(file_bytes(path), size));

@@ -84,13 +84,14 @@ static void look_at_terminal(const app_options *o, findings *f) {
 }
 
 /* The CPU works on the mapped files, but for what it quantised; a card has its own copy. */
-static void look_at_needs(findings *f) {
+static void look_at_needs(const app_options *o, findings *f) {
     const pali_weights *w = f->weights;
     for (int b = 0; b < BACKENDS; b++)
         for (int p = 0; p < PRECISIONS && f->backends[b]; p++) {
             need *n = &f->needs[b][p];
             pali_memory m;
-            pali_backend_options bo = {.positions = f->context, .quant = precisions[p].quant};
+            pali_backend_options bo = {
+                .positions = f->context, .quant = precisions[p].quant, .quant_all = o->quant_all};
             if (f->backends[b]->memory(w, &bo, &m, NULL) != 0)
                 continue;
             n->known = true;
@@ -113,7 +114,7 @@ static int look_at_model(const app_options *o, findings *f, pali_error *err) {
     if (rc || !f->weights)
         return rc;
     f->context = o->context ? o->context : pali_default_context(&f->weights->config, 1);
-    look_at_needs(f);
+    look_at_needs(o, f);
     return 0;
 }
 

@@ -73,6 +73,7 @@ int app_interactive_run(const app_options *o, pali_error *err) {
                    .context = o->context,
                    .math = o->math,
                    .quant = o->quant,
+                   .quant_all = o->quant_all,
                    .head8 = o->head8,
                    .image_folder = o->image_folder},
         .image = o->nimages  ? o->images[0]

@@ -60,8 +60,9 @@ typedef struct app_options {
     const char *mask_weights; /* file; NULL: beside the model */
     const char *backend;
     int threads;
-    int context; /* positions; 0: the default */
-    bool head8;  /* --head int8 */
+    int context;    /* positions; 0: the default */
+    bool head8;     /* --head int8 */
+    bool quant_all; /* --quantize-modules all */
     pali_math math;
     pali_quant quant;
     int max_tokens;

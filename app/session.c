@@ -30,10 +30,11 @@ static void describe(const app_session *s, const char *model_dir) {
                      s->image.height);
     if (s->nfurther)
         app_err_note("         and %zu more for the same prompt", s->nfurther);
-    app_err_note("model    %s: %s, %s, %.1f million weights, %.1f MB, %d x %d pixels in %d tokens",
-                 model_dir, i->generation == 2 ? "PaliGemma 2" : "PaliGemma", i->dtype,
-                 1e-6 * (double)i->params, 1e-6 * (double)i->weight_bytes, i->image_size,
-                 i->image_size, i->image_tokens);
+    app_err_note(
+        "model    %s: %s, %s%s, %.1f million weights, %.1f MB, %d x %d pixels in %d tokens",
+        model_dir, i->generation == 2 ? "PaliGemma 2" : "PaliGemma", i->dtype,
+        i->coded_tower ? " (the encoder too)" : "", 1e-6 * (double)i->params,
+        1e-6 * (double)i->weight_bytes, i->image_size, i->image_size, i->image_tokens);
     app_err_note("backend  %s, room for %d tokens", i->backend, i->context);
     if (i->fallback)
         app_err_note("         not CUDA: %s", i->fallback);
@@ -76,6 +77,7 @@ int app_session_load(app_session *s, const pali_run *run, pali_error *err) {
         .context = o->context,
         .math = o->math,
         .quant = o->quant,
+        .quant_all = o->quant_all,
         .head8 = o->head8,
         .image_folder = o->image_folder,
         .remark = o->verbose ? remark : NULL,

@@ -199,10 +199,11 @@ static const app_verb table[] = {
         .name = "convert",
         .args = "SRC DST",
         .help = "write a model as a folder like those of the hub",
-        .about = "SRC is a folder, an id on the hub that was pulled, or an .npz of JAX's. DST is\n"
-                 "made; it gets config.json, model.safetensors and the small files beside SRC.\n"
-                 "With -q int8 or nf4 the decoder's weights are quantised; such a folder opens\n"
-                 "without that work.\n",
+        .about =
+            "SRC is a folder, an id on the hub that was pulled, or an .npz of JAX's. DST is\n"
+            "made; it gets config.json, model.safetensors and the small files beside SRC.\n"
+            "With -q int8 or nf4 the decoder's weights are quantised (with --quantize-modules\n"
+            "all the encoder's too); such a folder opens without that work.\n",
         .takes = APP_TAKES_QUANT,
         .min_words = 2,
         .max_words = 2,

@@ -56,6 +56,7 @@ typedef struct {
     int threads;      /* CPU workers; 0 = one per core this process may use */
     int positions;    /* room in the key/value cache: prefix + answer */
     pali_quant quant; /* NONE, INT8 or NF4: what the decoder's matrices become (quant.h) */
+    int quant_all; /* not 0: those of the vision tower and the projector too, as in transformers */
     pali_math math;
     int head8; /* not 0: a copy of the embedding in int8 is the head. Fewer bytes a token, less
                 * exact than what bitsandbytes does; rows are looked up as stored */

@@ -90,6 +90,7 @@ static int open_model(pali_engine *e, const pali_backend_options *o, const pali_
             pali_fail(err, rc, first.hint, "%s", first.what);
     }
     e->quant = bo.quant;
+    e->quant_all = bo.quant_all;
     return rc;
 }
 
@@ -130,6 +131,7 @@ int pali_engine_open(const pali_engine_options *o, const pali_run *run, pali_eng
                                .positions = e->context,
                                .math = o->math,
                                .quant = o->quant,
+                               .quant_all = o->quant_all,
                                .head8 = o->head8};
     if (automatic && e->backend != pali_backend_cpu()) {
         rc = open_model(e, &bo, run, &e->fallback);
@@ -178,6 +180,8 @@ void pali_engine_describe(const pali_engine *e, pali_engine_info *out) {
         .dtype = pali_dtype_name(e->quant == PALI_QUANT_INT8  ? PALI_INT8
                                  : e->quant == PALI_QUANT_NF4 ? PALI_NF4
                                                               : e->weights->text[0].q_w.dtype),
+        .coded_tower = pali_is_coded(&e->weights->vision[0].q_w) ||
+                       (e->quant_all && e->quant != PALI_QUANT_NONE),
         .generation = c->text.gemma,
         .image_size = c->vision.S,
         .image_tokens = c->vision.P,

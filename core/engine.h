@@ -15,7 +15,8 @@ struct pali_engine {
     const pali_backend *backend;
     pali_model *model;   /* owned; one timeline for all dialogs */
     pali_error fallback; /* why not the graphics card, when "auto" took the CPU */
-    pali_quant quant;    /* what the matrices became */
+    pali_quant quant;    /* what the matrices became, */
+    bool quant_all;      /* and whether the tower's were meant too */
     char note[200];      /* on memory and precision, or else on keep; "" for none */
     int context;         /* positions of the timeline */
     int32_t vocab;       /* ids below are sampled: min(tokenizer, embedding rows) */

@@ -12,12 +12,11 @@ static uint64_t stored(const pali_matrix *m) { /* 0 for those that are quantised
 
 uint64_t pali_fit_mapped(const pali_weights *w, const pali_backend_options *o) {
     uint64_t n = w->bytes - (o->head8 ? stored(&w->embed) : 0);
-    for (int i = 0; o->quant != PALI_QUANT_NONE && i < w->config.text.layers; i++) {
-        pali_matrix *list[PALI_QUANT_PER_LAYER];
-        pali_quant_list(&w->text[i], list);
-        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++)
-            n -= stored(list[k]);
-    }
+    pali_quant_set set = pali_quant_set_of(w, o->quant_all);
+    pali_matrix *list[PALI_QUANT_PER_LAYER];
+    for (int i = 0, k; o->quant != PALI_QUANT_NONE && (k = pali_quant_layer(&set, i, list)); i++)
+        while (k > 0)
+            n -= stored(list[--k]);
     return n;
 }
 

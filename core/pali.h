@@ -30,7 +30,7 @@ typedef struct {
     pali_quant quant;      /* of the decoder's matrices; see quant.h */
     int context; /* positions of the key/value cache; 0 = images + 1024, at most the model's */
     int images;  /* to make room for when context is 0; 0 = 1 */
-    bool head8;  /* pali_backend_options */
+    bool head8, quant_all;    /* pali_backend_options */
     const char *image_folder; /* embeddings of pictures are kept in it (keep.h); NULL: nowhere */
     /* May be NULL: gets a line for a person who wants to know more, such as what became of a
      * picture's embeddings in that folder. Borrowed for the call. */
@@ -41,6 +41,7 @@ typedef struct {
 typedef struct {
     const char *backend;   /* borrowed */
     const char *dtype;     /* of the decoder's matrices: "F32", "BF16", "F16", "INT8", "NF4" */
+    bool coded_tower;      /* the tower's and the projector's are quantised too */
     int generation;        /* 1 PaliGemma, 2 PaliGemma 2 */
     int image_size;        /* S */
     int image_tokens;      /* P */

@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 enum {
-    PALI_PLUGIN_ABI = 6, /* counts up with every change of what crosses */
+    PALI_PLUGIN_ABI = 7, /* counts up with every change of what crosses */
     PALI_MAX_DEVICES = 16,
     PALI_DEVICE_RESERVE = 64 << 20 /* bytes left to the driver and the library of products */
 };

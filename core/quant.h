@@ -25,11 +25,12 @@
  * NaN becomes some code. In INT8, what float16 cannot hold becomes its largest number,
  * where bitsandbytes would go on with infinities.
  *
- * Only the seven matrices of a decoder layer are quantised: they are nine tenths of what
- * decoding reads. The vision tower and the projector keep their precision, where transformers
- * quantises them too: they run once a picture and gain nothing but error (BENCHMARKS.md);
- * norms, the embedding and the head (tied) keep theirs as there, unless an int8 head is asked
- * for (head8, core/backend.h).                                                               */
+ * Which matrices: the seven of a decoder layer, nine tenths of what decoding reads. The vision
+ * tower and the projector run once a picture and gain nothing but error (BENCHMARKS.md), so they
+ * keep their precision; but transformers quantises their linear layers too, and so does pali
+ * when asked to (quant_all, core/backend.h): then the list is that of its
+ * replace_with_bnb_linear. Patch embedding, positions, norms, biases, the token embedding and
+ * the head (tied) keep theirs in both, unless an int8 head is asked for (head8).            */
 #ifndef PALI_QUANT_H
 #define PALI_QUANT_H
 
@@ -41,7 +42,7 @@
 extern "C" {
 #endif
 
-/* What a model's decoder matrices are to be turned into when it is opened. */
+/* What a model's matrices are to be turned into when it is opened. */
 typedef enum {
     PALI_QUANT_NONE, /* as stored */
     PALI_QUANT_INT8,
@@ -58,9 +59,11 @@ enum {
 /* How a .safetensors file of pali's own holds a quantised matrix NAME: its header says
  * "pali.quant": "1" in __metadata__; NAME is I8 [rows][cols] or, NF4, U8 [rows][cols / 2]
  * (cols even); NAME.scales F32 [rows], or [groups] and the offset; NAME.scale_codes U8
- * [blocks]. Everything lies as above, so that it is used where it is. */
+ * [blocks]. Everything lies as above, so that it is used where it is. "pali.quant.modules" says
+ * for people which matrices were meant, "decoder" or "all"; a reader goes by the dtypes. */
 #define PALI_QUANT_KEY     "pali.quant"
 #define PALI_QUANT_VERSION "1"
+#define PALI_QUANT_MODULES "pali.quant.modules"
 #define PALI_QUANT_SCALES  ".scales"
 #define PALI_QUANT_CODES   ".scale_codes"
 
@@ -107,6 +110,10 @@ static inline float pali_nf4_scale(const pali_matrix *m, size_t block) {
     return part + m->scales[groups];
 }
 
+static inline bool pali_is_coded(const pali_matrix *m) {
+    return m->dtype == PALI_INT8 || m->dtype == PALI_NF4;
+}
+
 /* The matrices of a layer that quantisation is for. */
 enum {
     PALI_QUANT_PER_LAYER = 7
@@ -115,6 +122,47 @@ static inline void pali_quant_list(pali_text_layer *l, pali_matrix *out[PALI_QUA
     pali_matrix *all[] = {&l->q_w, &l->k_w, &l->v_w, &l->o_w, &l->gate_w, &l->up_w, &l->down_w};
     for (int i = 0; i < PALI_QUANT_PER_LAYER; i++)
         out[i] = all[i];
+}
+
+/* All of them, wherever they lie: in a pali_weights, or in a backend's copies. Layers are counted
+ * through: the decoder's, those of the tower, and the projector as the last. */
+typedef struct {
+    pali_text_layer *text;
+    pali_vision_layer *vision; /* both NULL: the decoder's alone */
+    pali_matrix *proj;
+    int ntext, nvision;
+} pali_quant_set;
+
+static inline pali_quant_set pali_quant_set_of(const pali_weights *w, bool all) {
+    pali_quant_set s;
+    s.text = w->text;
+    s.ntext = w->config.text.layers;
+    s.vision = all ? w->vision : NULL;
+    s.nvision = all ? w->config.vision.layers : 0;
+    s.proj = all ? (pali_matrix *)(uintptr_t)&w->proj_w : NULL; /* to be looked at */
+    return s;
+}
+
+/* Those of layer i; how many they are, 0 after the last layer. */
+static inline int pali_quant_layer(const pali_quant_set *s, int i,
+                                   pali_matrix *out[PALI_QUANT_PER_LAYER]) {
+    if (i < s->ntext) {
+        pali_quant_list(&s->text[i], out);
+        return PALI_QUANT_PER_LAYER;
+    }
+    i -= s->ntext;
+    if (i > s->nvision || !s->proj)
+        return 0;
+    if (i == s->nvision) {
+        out[0] = s->proj;
+        return 1;
+    }
+    pali_vision_layer *l = &s->vision[i];
+    pali_matrix *all[] = {&l->q_w, &l->k_w, &l->v_w, &l->o_w, &l->fc1_w, &l->fc2_w};
+    int n = (int)(sizeof all / sizeof *all);
+    for (int k = 0; k < n; k++)
+        out[k] = all[k];
+    return n;
 }
 
 #ifdef __cplusplus

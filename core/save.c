@@ -24,18 +24,36 @@ typedef struct {
     uint64_t codes, scale_codes, scales; /* bytes; a plain matrix is all codes */
 } form;
 
+/* What the matrices of w are to become. */
+typedef struct {
+    pali_quant quant;
+    bool all; /* the tower's and the projector's too */
+} wish;
+
 static bool coded(pali_dtype t) {
     return t == PALI_INT8 || t == PALI_NF4;
 }
 
-static form form_of(const pali_weights *w, const pali_weights_tensor *t, pali_quant quant) {
+static bool lies_in(const void *p, const void *from, size_t bytes) {
+    return (uintptr_t)p >= (uintptr_t)from && (uintptr_t)p - (uintptr_t)from < bytes;
+}
+
+static bool is_of_decoder(const pali_weights *w, const pali_matrix *m) {
+    return lies_in(m, w->text, (size_t)w->config.text.layers * sizeof *w->text);
+}
+
+/* Of the two-dimensional ones: those of layers, and the projector. */
+static bool is_meant(const pali_weights *w, const pali_matrix *m, bool all) {
+    size_t tower = (size_t)w->config.vision.layers * sizeof *w->vision;
+    return is_of_decoder(w, m) || (all && (lies_in(m, w->vision, tower) || m == &w->proj_w));
+}
+
+static form form_of(const pali_weights *w, const pali_weights_tensor *t, wish to) {
     const pali_matrix *m = t->matrix;
-    uintptr_t at = (uintptr_t)m, layers = (uintptr_t)w->text;
-    bool in_layer = at >= layers && at < layers + (size_t)w->config.text.layers * sizeof *w->text;
     uint64_t n = (uint64_t)m->rows * (uint64_t)m->cols;
     form f = {.dtype = m->dtype};
-    if (quant != PALI_QUANT_NONE && in_layer && t->ndim == 2 && !coded(m->dtype))
-        f.dtype = quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8;
+    if (to.quant != PALI_QUANT_NONE && t->ndim == 2 && !coded(m->dtype) && is_meant(w, m, to.all))
+        f.dtype = to.quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8;
     if (f.dtype == PALI_INT8) {
         f.codes = n;
         f.scales = (uint64_t)m->rows * sizeof(float);
@@ -66,23 +84,27 @@ static void entry(FILE *f, const char *name, const char *more, const char *dtype
 
 /* The header with its length before it, padded with spaces. Caller frees *out. *scales and
  * *all: bytes of the scales and of all data. */
-static int make_header(const pali_weights *w, pali_quant quant, char **out, size_t *n,
-                       uint64_t *scales, uint64_t *all, pali_error *err) {
+static int make_header(const pali_weights *w, wish wanted, char **out, size_t *n, uint64_t *scales,
+                       uint64_t *all, pali_error *err) {
     char *text = NULL;
     FILE *f = open_memstream(&text, n);
     if (!f)
         return pali_fail_nomem(err, "saving a model");
     uint64_t at = 0;
-    bool any = false;
+    bool any = false, beyond = false; /* the decoder */
     for (size_t i = 0; i < w->ntensors; i++)
-        any = any || coded(form_of(w, &w->tensors[i], quant).dtype);
+        if (coded(form_of(w, &w->tensors[i], wanted).dtype)) {
+            any = true;
+            beyond = beyond || !is_of_decoder(w, w->tensors[i].matrix);
+        }
     fwrite("\0\0\0\0\0\0\0", 1, 8, f);
     fputs("{\"__metadata__\":{\"format\":\"pt\"", f);
     if (any)
-        fprintf(f, ",\"%s\":\"%s\"", PALI_QUANT_KEY, PALI_QUANT_VERSION);
+        fprintf(f, ",\"%s\":\"%s\",\"%s\":\"%s\"", PALI_QUANT_KEY, PALI_QUANT_VERSION,
+                PALI_QUANT_MODULES, beyond ? "all" : "decoder");
     fputc('}', f);
     for (size_t i = 0; i < w->ntensors; i++) {
-        form to = form_of(w, &w->tensors[i], quant);
+        form to = form_of(w, &w->tensors[i], wanted);
         int64_t count = (int64_t)(to.scales / sizeof(float));
         if (count)
             entry(f, w->tensors[i].name, PALI_QUANT_SCALES, "F32", 1, &count, &at, to.scales);
@@ -90,7 +112,7 @@ static int make_header(const pali_weights *w, pali_quant quant, char **out, size
     *scales = at;
     for (size_t i = 0; i < w->ntensors; i++) {
         const pali_weights_tensor *t = &w->tensors[i];
-        form to = form_of(w, t, quant);
+        form to = form_of(w, t, wanted);
         int64_t shape[4], blocks = (int64_t)to.scale_codes;
         memcpy(shape, t->shape, sizeof shape);
         shape[1] /= to.dtype == PALI_NF4 ? 2 : 1;
@@ -172,12 +194,12 @@ static int put_tensor(writer *o, const pali_matrix *m, const form *to, unsigned 
     return rc;
 }
 
-static int write_all(writer *o, const pali_weights *w, pali_quant quant, pali_error *err) {
+static int write_all(writer *o, const pali_weights *w, wish wanted, pali_error *err) {
     char *header = NULL;
     size_t n;
     uint64_t nscales = 0, all = 0;
     struct statvfs fs;
-    int rc = make_header(w, quant, &header, &n, &nscales, &all, err);
+    int rc = make_header(w, wanted, &header, &n, &nscales, &all, err);
     if (rc)
         return rc;
     unsigned char *scales = calloc(1, nscales + 1), *at = scales;
@@ -194,7 +216,7 @@ static int write_all(writer *o, const pali_weights *w, pali_quant quant, pali_er
     if (!rc)
         rc = put(o, scales, nscales, err); /* zeros, for the place */
     for (size_t i = 0; i < w->ntensors && !rc; i++) {
-        form to = form_of(w, &w->tensors[i], quant);
+        form to = form_of(w, &w->tensors[i], wanted);
         rc = put_tensor(o, w->tensors[i].matrix, &to, &at, err);
     }
     if (!rc && nscales && lseek(o->fd, (off_t)n, SEEK_SET) < 0)
@@ -207,12 +229,12 @@ static int write_all(writer *o, const pali_weights *w, pali_quant quant, pali_er
 }
 
 /* Whether w can be written so. */
-static int check(const pali_weights *w, pali_quant quant, pali_error *err) {
+static int check(const pali_weights *w, wish wanted, pali_error *err) {
     for (size_t i = 0; i < w->ntensors; i++) {
         const pali_matrix *m = w->tensors[i].matrix;
-        form to = form_of(w, &w->tensors[i], quant);
-        if (coded(m->dtype) && quant != PALI_QUANT_NONE &&
-            (quant == PALI_QUANT_NF4) != (m->dtype == PALI_NF4))
+        form to = form_of(w, &w->tensors[i], wanted);
+        if (coded(m->dtype) && wanted.quant != PALI_QUANT_NONE &&
+            (wanted.quant == PALI_QUANT_NF4) != (m->dtype == PALI_NF4))
             return pali_fail(err, PALI_EUNSUPPORTED, "take the model that it was made from",
                              "the weights are stored as %s already", pali_dtype_name(m->dtype));
         if (to.dtype == PALI_NF4 && m->cols % 2)
@@ -223,9 +245,10 @@ static int check(const pali_weights *w, pali_quant quant, pali_error *err) {
     return 0;
 }
 
-int pali_save(const pali_weights *w, pali_quant quant, const char *path, const pali_run *run,
-              pali_error *err) {
-    int rc = check(w, quant, err);
+int pali_save(const pali_weights *w, pali_quant quant, bool all, const char *path,
+              const pali_run *run, pali_error *err) {
+    wish wanted = {quant, all};
+    int rc = check(w, wanted, err);
     if (rc)
         return rc;
     char *part;
@@ -234,7 +257,7 @@ int pali_save(const pali_weights *w, pali_quant quant, const char *path, const p
     writer o = {.fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666),
                 .path = path,
                 .run = run};
-    rc = o.fd < 0 ? refused(part, "make it", err) : write_all(&o, w, quant, err);
+    rc = o.fd < 0 ? refused(part, "make it", err) : write_all(&o, w, wanted, err);
     if (!rc && fdatasync(o.fd))
         rc = refused(part, "write to it", err);
     if (o.fd >= 0 && close(o.fd) && !rc)

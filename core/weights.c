@@ -244,13 +244,21 @@ static int find(loader *l, part p, const char *suffix, const pali_tensor **out, 
     return 0;
 }
 
-/* Whether t are the codes of a matrix that pali quantised: only in the layers, only in its
- * own files, by a version that it knows (quant.h says how they look). */
+/* Whether suffix names a matrix that can be quantised (quant.h lists them). */
+static bool can_be_coded(part p, const char *suffix) {
+    if (p == PROJECTOR)
+        return strcmp(suffix, "linear.weight") == 0;
+    return strstr(suffix, "_proj.weight") ||
+           (p == VISION && (strstr(suffix, ".fc1.weight") || strstr(suffix, ".fc2.weight")));
+}
+
+/* Whether t are the codes of such a matrix: only in files of pali's own, by a version that it
+ * knows (quant.h says how they look). */
 static bool are_codes(const loader *l, part p, const char *suffix, const pali_tensor *t) {
     const struct pali_shard *s = l->w->shards;
     const char *version = s->file ? pali_safetensors_metadata(s->file, PALI_QUANT_KEY) : NULL;
-    return (t->dtype == PALI_I8 || t->dtype == PALI_U8) && p == TEXT && version &&
-           strcmp(version, PALI_QUANT_VERSION) == 0 && strstr(suffix, "_proj.weight");
+    return (t->dtype == PALI_I8 || t->dtype == PALI_U8) && can_be_coded(p, suffix) && version &&
+           strcmp(version, PALI_QUANT_VERSION) == 0;
 }
 
 /* The same for a tensor that must be there, of ndim dimensions, none of them zero or
@@ -322,12 +330,12 @@ static int load_vector(loader *l, part p, const char *suffix, int n, pali_matrix
 }
 
 /* One of the tensors beside codes: n elements of dtype. */
-static int load_scales(loader *l, const char *suffix, const char *more, pali_dtype dtype, size_t n,
-                       const void **out) {
+static int load_scales(loader *l, part p, const char *suffix, const char *more, pali_dtype dtype,
+                       size_t n, const void **out) {
     char name[NAME_MAX_BYTES], full[NAME_MAX_BYTES];
     const pali_tensor *t;
     snprintf(full, sizeof full, "%s%s", suffix, more);
-    int rc = find(l, TEXT, full, &t, name);
+    int rc = find(l, p, full, &t, name);
     if (rc)
         return rc;
     size_t align = dtype == PALI_F32 ? sizeof(float) : 1;
@@ -342,7 +350,7 @@ static int load_scales(loader *l, const char *suffix, const char *more, pali_dty
 }
 
 /* m, taken with the shape of its codes, becomes the matrix that they mean. */
-static int load_coded(loader *l, const char *suffix, int cols, pali_matrix *m) {
+static int load_coded(loader *l, part p, const char *suffix, int cols, pali_matrix *m) {
     const void *scales = NULL, *scale_codes = NULL;
     l->w->params += (uint64_t)m->rows * (uint64_t)(cols - m->cols);
     l->w->tensors[l->w->ntensors - 1].shape[1] = cols;
@@ -352,10 +360,10 @@ static int load_coded(loader *l, const char *suffix, int cols, pali_matrix *m) {
     int rc = 0;
     if (m->dtype == PALI_NF4) {
         n = (blocks + PALI_NF4_GROUP - 1) / PALI_NF4_GROUP + 1;
-        rc = load_scales(l, suffix, PALI_QUANT_CODES, PALI_U8, blocks, &scale_codes);
+        rc = load_scales(l, p, suffix, PALI_QUANT_CODES, PALI_U8, blocks, &scale_codes);
     }
     if (!rc)
-        rc = load_scales(l, suffix, PALI_QUANT_SCALES, PALI_F32, n, &scales);
+        rc = load_scales(l, p, suffix, PALI_QUANT_SCALES, PALI_F32, n, &scales);
     m->scales = scales;
     m->scale_codes = scale_codes;
     return rc;
@@ -373,7 +381,7 @@ static int load_matrix(loader *l, part p, const char *suffix, int rows, int cols
         return wrong_shape(l, t, expected);
     }
     rc = take(l, p, suffix, t, rows, stored, m);
-    return rc || pali_dtype_size(t->dtype) > 0 ? rc : load_coded(l, suffix, cols, m);
+    return rc || pali_dtype_size(t->dtype) > 0 ? rc : load_coded(l, p, suffix, cols, m);
 }
 
 /* --- sizes ------------------------------------------------------------------------- */

@@ -61,7 +61,8 @@ typedef struct {
     void **to;
     weight *w; /* set too, for a matrix that may be quantised, into form; else NULL */
     weight_form form;
-    bool wide; /* float32, else the model's 16-bit type */
+    bool wide;  /* float32, else the model's 16-bit type */
+    bool tower; /* may be quantised in the file, or is to be: its values are kept (values_of) */
     bool vector, alternate;
     int parts, cols, rows[3];
     const pali_matrix *part[3];
@@ -76,6 +77,12 @@ static item matrix(void **to, int rows, int cols, const pali_matrix *m) {
     i.cols = cols;
     i.rows[0] = rows;
     i.part[0] = m;
+    return i;
+}
+
+static item tower(void **to, int rows, int cols, const pali_matrix *m) {
+    item i = matrix(to, rows, cols, m);
+    i.tower = true;
     return i;
 }
 
@@ -115,12 +122,12 @@ static int visit_vision(pali_model *m, item_visit *f, void *user, pali_error *er
         const pali_vision_layer *l = &w->vision[i];
         vision_layer *to = &m->vision[i];
         item all[] = {
-            floats(&to->ln1_w, c->D, &l->ln1_w),     floats(&to->ln1_b, c->D, &l->ln1_b),
-            matrix(&to->qkv, c->D, c->D, &l->q_w),   vector(&to->qkv_b, false, c->D, &l->q_b),
-            matrix(&to->o, c->D, c->D, &l->o_w),     floats(&to->o_b, c->D, &l->o_b),
-            floats(&to->ln2_w, c->D, &l->ln2_w),     floats(&to->ln2_b, c->D, &l->ln2_b),
-            matrix(&to->fc1, c->F, c->D, &l->fc1_w), vector(&to->fc1_b, false, c->F, &l->fc1_b),
-            matrix(&to->fc2, c->D, c->F, &l->fc2_w), floats(&to->fc2_b, c->D, &l->fc2_b)};
+            floats(&to->ln1_w, c->D, &l->ln1_w),    floats(&to->ln1_b, c->D, &l->ln1_b),
+            tower(&to->qkv, c->D, c->D, &l->q_w),   vector(&to->qkv_b, false, c->D, &l->q_b),
+            tower(&to->o, c->D, c->D, &l->o_w),     floats(&to->o_b, c->D, &l->o_b),
+            floats(&to->ln2_w, c->D, &l->ln2_w),    floats(&to->ln2_b, c->D, &l->ln2_b),
+            tower(&to->fc1, c->F, c->D, &l->fc1_w), vector(&to->fc1_b, false, c->F, &l->fc1_b),
+            tower(&to->fc2, c->D, c->F, &l->fc2_w), floats(&to->fc2_b, c->D, &l->fc2_b)};
         join(&all[2], c->D, &l->k_w);
         join(&all[2], c->D, &l->v_w);
         join(&all[3], 1, &l->k_b);
@@ -130,7 +137,7 @@ static int visit_vision(pali_model *m, item_visit *f, void *user, pali_error *er
     }
     item rest[] = {floats(&m->post_ln_w, c->D, &w->post_ln_w),
                    floats(&m->post_ln_b, c->D, &w->post_ln_b),
-                   matrix(&m->proj_w, w->config.text.D, c->D, &w->proj_w),
+                   tower(&m->proj_w, w->config.text.D, c->D, &w->proj_w),
                    floats(&m->proj_b, w->config.text.D, &w->proj_b)};
     for (int i = 0; i < 4 && rc == 0; i++)
         rc = f(user, &rest[i], err);
@@ -197,12 +204,13 @@ static weight_form stored_form(const pali_matrix *m) {
 }
 
 /* Plain numbers, or what the file has quantised already: then all of the decoder's matrices,
- * in one form. */
+ * in one form. Those of the tower may be any. */
 static int check_item(void *user, const item *i, pali_error *err) {
     const pali_model *m = (const pali_model *)user;
     weight_form want = i->w && i->w != &m->head ? m->stored : FORM_HALF;
     for (int p = 0; p < i->parts; p++) {
         const pali_matrix *part = i->part[p];
+        want = i->tower ? stored_form(part) : want;
         if (!part->data || part->dtype > PALI_NF4 || part->rows != i->rows[p] ||
             part->cols != i->cols || (want != FORM_HALF && !part->scales) ||
             (want == FORM_NF4 && !part->scale_codes))
@@ -405,10 +413,11 @@ int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_opti
     visit(m, find_type, &f16_only, NULL);
     m->half = f16_only ? HALF_F16 : HALF_BF16;
     m->head8 = o->head8;
-    m->form = m->stored != FORM_HALF        ? m->stored
-              : o->quant == PALI_QUANT_INT8 ? FORM_INT8
-              : o->quant == PALI_QUANT_NF4  ? FORM_NF4
-                                            : FORM_HALF;
+    weight_form asked = o->quant == PALI_QUANT_INT8  ? FORM_INT8
+                        : o->quant == PALI_QUANT_NF4 ? FORM_NF4
+                                                     : FORM_HALF;
+    m->form = m->stored != FORM_HALF ? m->stored : asked;
+    m->tower = o->quant_all ? asked : FORM_HALF;
     if (m->form == FORM_NF4 && (t->D % NF4_BLOCK || t->F % NF4_BLOCK || t->H * t->E % NF4_BLOCK))
         return pali_fail(err, PALI_EUNSUPPORTED,
                          m->stored == FORM_NF4 ? use_cpu : "use -q int8, or the CPU: --backend cpu",
@@ -478,12 +487,21 @@ static int64_t piece_rows(const pali_model *m, size_t row) {
     return (int64_t)(m->load.bytes / row);
 }
 
+/* Whether a part goes up as the values of its codes: those in the file, or those that it would
+ * have there. */
+static bool goes_by_value(const pali_model *m, const item *it, int p) {
+    return it->tower && (m->tower != FORM_HALF || stored_form(it->part[p]) != FORM_HALF);
+}
+
 static int count_pieces(void *user, const item *it, pali_error *err) {
     (void)err;
     upload *u = (upload *)user;
     for (int p = 0; p < it->parts; p++) {
         int64_t n = it->rows[p], step;
-        if (stored_form(it->part[p]) == FORM_HALF) {
+        if (goes_by_value(u->m, it, p)) {
+            step = (int64_t)(u->m->load.bytes / sizeof(float));
+            n *= it->cols;
+        } else if (stored_form(it->part[p]) == FORM_HALF) {
             step = piece_elements(u->m, it, it->part[p]);
             n *= it->cols;
         } else {
@@ -643,14 +661,49 @@ static int upload_part(upload *u, const item *it, int p, int64_t row_first, int6
     return check_cuda(cudaGetLastError(), loading, err);
 }
 
+/* The values of the codes of part p, which the host makes, one matrix at a time. */
+static int upload_values(upload *u, const item *it, int p, int64_t row_first, int64_t row_step,
+                         pali_error *err) {
+    const pali_matrix *m = it->part[p];
+    pali_matrix coded = *m, wide = *m;
+    size_t n = (size_t)m->rows * (size_t)m->cols, bytes = 0;
+    if (stored_form(m) == FORM_HALF) {
+        pali_dtype dtype = u->m->tower == FORM_NF4 ? PALI_NF4 : PALI_INT8;
+        bytes = pali_quant_bytes(dtype, m->rows, m->cols);
+        coded.dtype = dtype;
+    }
+    void *codes = bytes ? aligned_alloc(PALI_QUANT_ALIGN, bytes) : NULL;
+    float *values = (float *)malloc(n * sizeof *values);
+    int rc = 0;
+    if (!values || (bytes && !codes))
+        rc = pali_fail_nomem(err, loading);
+    if (!rc && codes) {
+        pali_quant_parts q = pali_quant_place(coded.dtype, m->rows, m->cols, codes);
+        rc = pali_quantize(m, &q, err);
+        coded = pali_quant_matrix(&q);
+    }
+    if (!rc) {
+        pali_matrix_read(&coded, 0, n, values);
+        wide.dtype = PALI_F32;
+        wide.data = values;
+        item as = *it;
+        as.part[p] = &wide;
+        rc = upload_part(u, &as, p, row_first, row_step, err);
+    }
+    free(values);
+    free(codes);
+    return rc;
+}
+
 static int upload_item(void *user, const item *it, pali_error *err) {
+    upload *u = (upload *)user;
     int64_t row = 0;
     int rc = 0;
     for (int p = 0; p < it->parts && rc == 0; p++) {
         int64_t first = it->alternate ? p : row, step = it->alternate ? it->parts : 1;
-        rc = stored_form(it->part[p]) == FORM_HALF
-                 ? upload_part((upload *)user, it, p, first, step, err)
-                 : upload_stored((upload *)user, it, p, first, step, err);
+        rc = goes_by_value(u->m, it, p)              ? upload_values(u, it, p, first, step, err)
+             : stored_form(it->part[p]) == FORM_HALF ? upload_part(u, it, p, first, step, err)
+                                                     : upload_stored(u, it, p, first, step, err);
         row += it->rows[p];
     }
     return rc;

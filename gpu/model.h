@@ -10,8 +10,10 @@
  * context can hold, and for some that are kept beside those. Matrices are in the model's 16-bit type (bf16, or f16 when all of them are f16 in
  * the file), rows padded to 8 elements; norms and additive biases are float32. The decoder's
  * matrices may be quantised (int8, NF4) instead: a decode step reads the codes, and prefill
- * turns them back into 16 bits, a slab of rows at a time, for the products of many rows. The
- * residual stream and every sum are float32. The cache is of the 16-bit type: prefill
+ * turns them back into 16 bits, a slab of rows at a time, for the products of many rows. Where
+ * the tower and the projector are quantised, the values of the codes are kept, in 16 bits: the
+ * result is that of such slabs, at the memory of plain weights (nine tenths lie in the decoder,
+ * and rows of 4304 would not be whole blocks). The residual stream and every sum are float32. The cache is of the 16-bit type: prefill
  * feeds it to tensor cores as it is, and decode reads half the bytes; what that rounds
  * away is what the reference library rounds as well.
  *
@@ -52,6 +54,7 @@ struct pali_model {
     half_type half;
     weight_form form;   /* of the decoder's matrices */
     weight_form stored; /* of the same in the file */
+    weight_form tower;  /* whose values plain matrices of tower and projector are rounded to */
     bool head8;         /* the head is int8, beside the embedding of 16 bits */
     int positions;
     int device;

@@ -472,9 +472,9 @@ static void cuda_arithmetic(const pali_model *m, char line[PALI_ARITHMETIC]) {
     cudaGetDeviceProperties(&p, m->device);
     cudaDriverGetVersion(&driver);
     snprintf(line, PALI_ARITHMETIC,
-             "%.99s %d.%d, %d processors, driver %d, cuBLAS %zu, type %d, %zu scores", p.name,
+             "%.99s %d.%d, %d processors, driver %d, cuBLAS %zu, type %d of %d, %zu scores", p.name,
              p.major, p.minor, p.multiProcessorCount, driver, gemm_version(), (int)m->half,
-             m->score_floats);
+             (int)m->tower, m->score_floats);
 }
 
 static int cuda_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,

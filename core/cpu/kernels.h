@@ -1,7 +1,7 @@
 /* kernels.h - the innermost loops of the CPU backend, one table per instruction set.
  *
  * simd.h holds the one text of all of them; kernels.c and kernels_neon.c, kernels_avx2.c
- * and kernels_avx512*.c compile it for 4, 8 and 16 floats a vector, and
+ * kernels_avx512*.c and kernels_amx.c compile it for 4, 8 and 16 floats a vector, and
  * pali_kernels_pick chooses what this processor can run. Everything accumulates
  * in float32.
  *
@@ -31,8 +31,8 @@ typedef struct {
     void (*tile)(int rows, int used, int k, const float *w, size_t rs, size_t cs, const float *x,
                  float *c, bool add);
 
-    /* tile with both sides in bfloat16 and the sums in float32; NULL where the processor has
-     * no products of bfloat16. Pairs of columns go together: pack_pairs rounds k columns (an
+    /* tile with both sides in bfloat16 and the sums in float32, pair_rows rows at most; NULL where
+     * the processor has no products of bfloat16. Pairs of columns go together: pack_pairs rounds k columns (an
      * even number) of x to out [k / 2][lanes] pairs, the first column in the low half; a
      * row of w is its bfloat16 elements as they lie, rs pairs from the next; narrow rounds n
      * floats to such elements. */
@@ -40,6 +40,7 @@ typedef struct {
     void (*tile_pairs)(int rows, int used, int pairs, const uint32_t *w, size_t rs,
                        const uint32_t *x, float *c, bool add);
     void (*narrow)(size_t n, const float *x, uint32_t *out);
+    int pair_rows;
 
     /* dst[i] = src[i], n elements of dtype at any alignment. */
     void (*widen)(pali_dtype dtype, const void *src, size_t n, float *dst);
@@ -92,6 +93,6 @@ const pali_kernels *pali_kernels_pick(void);
 const pali_kernels *pali_kernels_at(int i);
 
 extern const pali_kernels pali_kernels_plain, pali_kernels_avx2, pali_kernels_avx512,
-    pali_kernels_avx512vnni, pali_kernels_avx512bf16, pali_kernels_neon;
+    pali_kernels_avx512vnni, pali_kernels_avx512bf16, pali_kernels_amx, pali_kernels_neon;
 
 #endif

@@ -1,6 +1,6 @@
 /* kernels_avx512bf16.c - AVX-512 with VNNI and products of bfloat16: VDPBF16PS multiplies two pairs
- * a lane and adds them in float32, twice the rate of float32's multiply-add, and weights
- * stored as bfloat16 need no widening. The other side is rounded to bfloat16, as it is
+ * a lane and adds them in float32, on AMD's processors twice the rate of float32's multiply-add
+ * (on Intel's half of it: kernels.c), and weights stored as bfloat16 need no widening. The other side is rounded to bfloat16, as it is
  * in a model that runs in that dtype; that is why this is a choice (model.h).          */
 #include "core/cpu/kernels.h"
 
@@ -10,19 +10,13 @@
 #define PACK_PAIRS pack_pairs
 #define TILE_PAIRS tile_pairs
 #define NARROW     narrow
+#define PAIR_ROWS  TILE_ROWS
 #include "core/cpu/vector_avx512.h"
 
 /* a * b of both halves of each lane, plus c. */
 static inline vf v_dot_pairs(vu a, vu b, vf c) {
     return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
 }
-/* Both rounded to bfloat16: first in the low half of each lane, second in the high. */
-static inline vu v_pairs(vf first, vf second) {
-    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)first));
-    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)second));
-    return (vu)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-}
-
 static void pack_pairs(int k, const float *x, uint32_t *out);
 static void tile_pairs(int rows, int used, int pairs, const uint32_t *w, size_t rs,
                        const uint32_t *x, float *c, bool add);
@@ -30,23 +24,7 @@ static void narrow(size_t n, const float *x, uint32_t *out);
 
 #include "core/cpu/simd.h"
 
-static void narrow(size_t n, const float *x, uint32_t *out) {
-    for (size_t i = 0; i < n; i += VN) {
-        size_t m = n - i < VN ? n - i : VN;
-        vf v = m < VN ? v_load_part(x + i, m) : v_load(x + i);
-        __m256i h = (__m256i)_mm512_cvtneps_pbh((__m512)v);
-        memcpy((uint16_t *)out + i, &h, m * 2);
-    }
-}
-
-static void pack_pairs(int k, const float *x, uint32_t *out) {
-    for (int i = 0; i + 1 < k; i += 2)
-        for (int v = 0; v < LANES; v += VN) {
-            const float *from = x + (size_t)i * LANES + v;
-            vu pair = v_pairs(v_load(from), v_load(from + LANES));
-            memcpy(out + (size_t)(i / 2) * LANES + v, &pair, sizeof pair);
-        }
-}
+#include "core/cpu/pairs_avx512.h"
 
 /* As tile_body, a pair of columns at a time. */
 INLINE void pairs_body(int rows, int nv, int pairs, const uint32_t *w, size_t rs, const uint32_t *x,

@@ -16,6 +16,7 @@ enum {
     DEEP = 256,   /* inner dimension of the tile: 32 KB of x */
     TILES = 4000, /* of a task: some milliseconds */
     MULTIPLIES = 4,
+    ROWS_MOST = 32, /* of a tile */
 };
 
 typedef struct {
@@ -51,12 +52,12 @@ static void multiply(void *arg, int task, int worker) {
     (void)task;
     job *j = arg;
     const pali_kernels *k = j->k;
-    float *w = j->operands + j->each * (size_t)worker, *x = w + (size_t)k->rows * DEEP;
+    float *w = j->operands + j->each * (size_t)worker, *x = w + (size_t)ROWS_MOST * DEEP;
     float *c = x + (size_t)DEEP * (size_t)k->lanes;
     for (int i = 0; i < TILES; i++)
         if (j->pairs)
-            k->tile_pairs(k->rows, k->lanes, DEEP / 2, (uint32_t *)w, DEEP / 2, (uint32_t *)x, c,
-                          i > 0);
+            k->tile_pairs(k->pair_rows, k->lanes, DEEP / 2, (uint32_t *)w, DEEP / 2, (uint32_t *)x,
+                          c, i > 0);
         else
             k->tile(k->rows, k->lanes, DEEP, w, DEEP, 1, x, c, i > 0);
 }
@@ -82,9 +83,8 @@ int pali_cpu_limits_measure(int threads, pali_cpu_limits *out, pali_error *err) 
     job j = {.k = pali_kernels_pick()};
     out->kernels = j.k->name;
     out->threads = pali_pool_threads(pool);
-    j.each =
-        ((size_t)j.k->rows * (DEEP + (size_t)j.k->lanes) + (size_t)DEEP * (size_t)j.k->lanes + 63) /
-        64 * 64;
+    j.each = (ROWS_MOST * (DEEP + (size_t)j.k->lanes) + (size_t)DEEP * (size_t)j.k->lanes + 63) /
+             64 * 64;
     unsigned char *bytes = aligned_alloc(64, BYTES);
     j.operands = aligned_alloc(64, j.each * (size_t)out->threads * sizeof(float));
     if (!bytes || !j.operands) {
@@ -95,11 +95,12 @@ int pali_cpu_limits_measure(int threads, pali_cpu_limits *out, pali_error *err) 
         j.bytes = bytes;
         pali_pool_enter(pool);
         out->read = BYTES / fastest(pool, READS, PARTS, read_part, &j);
-        double flop = 2.0 * j.k->rows * j.k->lanes * DEEP * TILES * 4 * out->threads;
-        out->f32 = flop / fastest(pool, MULTIPLIES, 4 * out->threads, multiply, &j);
+        double row = 2.0 * j.k->lanes * DEEP * TILES * 4 * out->threads; /* operations */
+        out->f32 = row * j.k->rows / fastest(pool, MULTIPLIES, 4 * out->threads, multiply, &j);
         j.pairs = j.k->tile_pairs != NULL;
         if (j.pairs)
-            out->bf16 = flop / fastest(pool, MULTIPLIES, 4 * out->threads, multiply, &j);
+            out->bf16 =
+                row * j.k->pair_rows / fastest(pool, MULTIPLIES, 4 * out->threads, multiply, &j);
         pali_pool_leave(pool);
     }
     free(bytes);

@@ -9,7 +9,7 @@
  * asked for between tiles (3 % at 256 tokens).
  *
  * Where the model's products are of bfloat16 (model.h) the panel is the weights as they
- * lie, or rounded to it, and a strip's part of x is rounded to pairs of columns before it meets them.
+ * lie, or rounded to it, and x is rounded to pairs of columns before, once.
  *
  * Every output is summed in the same order whatever the split into tasks, so the
  * result does not depend on the number of threads.
@@ -21,15 +21,16 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS = 96,        /* a multiple of every table's tile rows */
-    STEP = 256,             /* x of a strip: 256 * 32 floats, 32 KB at 16 floats a vector */
-    LD = STEP + 16,         /* panel row; not a power of two, or rows would share cache sets */
-    PAIRS_LD = LD / 2,      /* the same in pairs of bfloat16 */
-    ROW_BYTES = 130 * 1024, /* weights of one task of a one-token product, or ROWS_TOGETHER */
-    ROWS_TOGETHER = 8,      /* rows that a kernel takes at once, at most */
-    ROWS_MAX = 512,         /* rows of such a task */
-    TASKS_EACH = 8,         /* tasks a thread should have to choose from */
-    PIECE = 512,            /* weights widened at a time where a row has no fast way */
+    BLOCK_ROWS = 96,          /* a multiple of every table's tile rows */
+    STEP = 256,               /* x of a strip: 256 * 32 floats, 32 KB at 16 floats a vector */
+    LD = STEP + 16,           /* panel row; not a power of two, or rows would share cache sets */
+    PAIRS_LD = STEP / 2 + 16, /* the same in pairs of bfloat16: whole cache lines */
+    PAIRS_STEP = 32,          /* columns that products of bfloat16 take at once, at most */
+    ROW_BYTES = 130 * 1024,   /* weights of one task of a one-token product, or ROWS_TOGETHER */
+    ROWS_TOGETHER = 8,        /* rows that a kernel takes at once, at most */
+    ROWS_MAX = 512,           /* rows of such a task */
+    TASKS_EACH = 8,           /* tasks a thread should have to choose from */
+    PIECE = 512,              /* weights widened at a time where a row has no fast way */
 };
 
 typedef struct {
@@ -39,6 +40,7 @@ typedef struct {
     const float *x;
     int tokens, strips;
     bool pairs; /* products of bfloat16 */
+    int rows;   /* of a tile, at most */
     int block;  /* rows of W in a task; of both matrices together when gated */
     int splits; /* parts the strips are cut into */
 } strips_job;
@@ -93,7 +95,7 @@ static void fill_row(const strips_job *j, const pali_matrix *w, int row, int k0,
  * up, so that one tile has both factors. */
 static void fill_panel(const strips_job *j, const pali_linear *l, int n0, int nout, int k0, int kc,
                        float *panel) {
-    int half = j->m->k->rows / 2;
+    int half = j->rows / 2;
     for (int i = 0; i < nout; i++) {
         if (l->put != PALI_PUT_GATED) {
             fill_row(j, l->w, n0 + i, k0, kc, i, panel);
@@ -154,8 +156,7 @@ typedef struct {
     const pali_linear *l;
     int n0, nout, nrows; /* outputs n0 .. n0 + nout - 1, from nrows rows of panel */
     int step;            /* columns of W at a time */
-    float *panel, *bias; /* [BLOCK_ROWS][LD], or in half of it pairs; [BLOCK_ROWS] */
-    uint32_t *x;         /* [STEP / 2][lanes] pairs, in the other half */
+    float *panel, *bias; /* [BLOCK_ROWS][LD], or of pairs [PAIRS_LD]; [BLOCK_ROWS] */
     float *sums;         /* [strip][BLOCK_ROWS][lanes] */
 } block;
 
@@ -163,7 +164,7 @@ typedef struct {
 static void block_step(const block *b, int s0, int s1, int k0) {
     const pali_model *m = b->j->m;
     const pali_linear *l = b->l;
-    int L = m->k->lanes, R = m->k->rows, K = l->w->cols, done = 0;
+    int L = m->k->lanes, R = b->j->rows, K = l->w->cols, done = 0;
     int kc = K - k0 < b->step ? K - k0 : b->step;
     int next = k0 + kc, next_kc = K - next < b->step ? K - next : b->step;
     int tiles = (s1 - s0) * ((b->nrows + R - 1) / R);
@@ -173,15 +174,14 @@ static void block_step(const block *b, int s0, int s1, int k0) {
         const float *x = b->j->x + ((size_t)s * (size_t)K + (size_t)k0) * (size_t)L;
         float *out = l->out + ((size_t)s * (size_t)l->w->rows + (size_t)b->n0) * (size_t)L;
         float *sums = b->sums + (size_t)(s - s0) * BLOCK_ROWS * (size_t)L;
-        if (b->j->pairs)
-            m->k->pack_pairs(kc, x, b->x);
+        const uint32_t *pairs = m->packed + ((size_t)s * (size_t)K + (size_t)k0) / 2 * (size_t)L;
         for (int r = 0; r < b->nrows; r += R) {
             int rows = b->nrows - r < R ? b->nrows - r : R;
             int n = l->put == PALI_PUT_GATED ? r / 2 : r;
             prefetch_panel(l, b->n0, b->nout, next, next_kc, done++, tiles);
             if (b->j->pairs)
                 m->k->tile_pairs(rows, used, kc / 2, (uint32_t *)b->panel + r * PAIRS_LD, PAIRS_LD,
-                                 b->x, sums + r * L, k0 > 0);
+                                 pairs, sums + r * L, k0 > 0);
             else
                 m->k->tile(rows, used, kc, b->panel + r * LD, LD, 1, x, sums + r * L, k0 > 0);
             if (next == K)
@@ -204,9 +204,9 @@ static void strips_task(void *arg, int task, int worker) {
     b.nout = l->w->rows - b.n0 < outputs ? l->w->rows - b.n0 : outputs;
     b.nrows = l->put == PALI_PUT_GATED ? 2 * b.nout : b.nout;
     b.step = (l->w->cols + steps - 1) / steps;
-    b.step += j->pairs && b.step % 2;
+    if (j->pairs)
+        b.step = (b.step + PAIRS_STEP - 1) / PAIRS_STEP * PAIRS_STEP;
     b.panel = pali_scratch(m, worker);
-    b.x = (uint32_t *)b.panel + (size_t)BLOCK_ROWS * PAIRS_LD;
     b.bias = b.panel + (size_t)BLOCK_ROWS * LD;
     b.sums = b.bias + BLOCK_ROWS;
     memset(b.bias, 0, BLOCK_ROWS * sizeof *b.bias);
@@ -234,9 +234,29 @@ static bool takes_pairs(const pali_model *m, const pali_linear *l, int n) {
     return all;
 }
 
+enum {
+    PACK_COLUMNS = 2048, /* of a task; even */
+};
+
+static int pack_parts(int K) {
+    return (K + PACK_COLUMNS - 1) / PACK_COLUMNS;
+}
+
+/* Columns of one strip of x. */
+static void pack_task(void *arg, int task, int worker) {
+    (void)worker;
+    const strips_job *j = arg;
+    int K = j->l->w->cols, L = j->m->k->lanes, strip = task / pack_parts(K);
+    int k0 = task % pack_parts(K) * PACK_COLUMNS;
+    size_t at = (size_t)strip * (size_t)K + (size_t)k0;
+    j->m->k->pack_pairs(K - k0 < PACK_COLUMNS ? K - k0 : PACK_COLUMNS, j->x + at * (size_t)L,
+                        j->m->packed + at / 2 * (size_t)L);
+}
+
 bool pali_linear_strips(pali_model *m, const pali_linear *l, int n, const float *x, int tokens) {
     strips_job j = {.m = m, .l = l, .n = n, .x = x, .tokens = tokens, .block = BLOCK_ROWS};
     j.pairs = takes_pairs(m, l, n);
+    j.rows = j.pairs ? m->k->pair_rows : m->k->rows;
     j.strips = pali_strips(m, tokens);
     j.splits = 1;
     int want = TASKS_EACH * pali_pool_threads(m->pool), blocks = 0;
@@ -251,7 +271,8 @@ bool pali_linear_strips(pali_model *m, const pali_linear *l, int n, const float 
     /* Every split widens the weights again: leave it enough tokens to be worth it. */
     int fewest = 64 / m->k->lanes, most = (j.strips + fewest - 1) / fewest;
     j.splits = j.splits > most ? most : j.splits;
-    return pali_tasks(m, blocks * j.splits, strips_task, &j);
+    return (!j.pairs || pali_tasks(m, j.strips * pack_parts(l->w->cols), pack_task, &j)) &&
+           pali_tasks(m, blocks * j.splits, strips_task, &j);
 }
 
 /* --- one token ----------------------------------------------------------------- */

@@ -38,6 +38,8 @@ typedef struct {
 struct pali_model {
     const pali_weights *w;
     pali_text_layer *text; /* owned: w's layers, with quantised matrices when those are wanted */
+    pali_vision_layer *vision; /* the same of the tower */
+    pali_matrix proj;          /* and of the projector */
     const pali_kernels *k;
     pali_pool *pool;
     int positions;
@@ -52,6 +54,7 @@ struct pali_model {
     float *kv;                   /* [layer][2][K][positions][E] */
     float *scratch;              /* [worker][scratch_len] */
     size_t scratch_len;
+    uint32_t *packed; /* with bf16_products: x of a product, [strip][K / 2][lanes] pairs */
     float *rope; /* [strip of positions][cos, sin][E / 2][lanes] */
 
     pali_activations enc, dec; /* of the image encoder and of prefill, in one space */
@@ -132,8 +135,8 @@ size_t pali_linear_scratch(const pali_kernels *k);
  * otherwise, or unlike each other where they share an input. */
 int pali_quantise_plan(const pali_weights *w, const pali_backend_options *o, size_t *bytes,
                        pali_error *err);
-/* Fills m->text and m->head, from w or by quantising into a new quant_block, the head and then
- * layer by layer, on the pool; what was read of the files is given back. PALI_ECANCEL,
+/* Fills m->text, vision, proj and head, from w or by quantising into a new quant_block, the head
+ * and then layer by layer, on the pool; what was read of the files is given back. PALI_ECANCEL,
  * PALI_ENOMEM. */
 int pali_quantise_weights(pali_model *m, const pali_backend_options *o, pali_error *err);
 void pali_quantise_close(pali_model *m);

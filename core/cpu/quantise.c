@@ -1,4 +1,4 @@
-/* quantise.c - the decoder's matrices as the model uses them: stored, or quantised at open.
+/* quantise.c - a layer's matrices as the model uses them: stored, or quantised at open.
  *
  * All quantised matrices share one anonymous block, in large pages where the system has
  * them: decoding walks through all of it for every token, and finding 4 KB pages costs a
@@ -17,13 +17,9 @@ enum {
     TASK_WEIGHTS = 128 * 1024
 };
 
-static bool coded(const pali_matrix *m) {
-    return m->dtype == PALI_INT8 || m->dtype == PALI_NF4;
-}
-
 /* What m will be. */
 static pali_dtype becomes(const pali_matrix *m, pali_quant quant) {
-    if (coded(m) || quant == PALI_QUANT_NONE)
+    if (pali_is_coded(m) || quant == PALI_QUANT_NONE)
         return m->dtype;
     return quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8;
 }
@@ -35,19 +31,19 @@ static int too_large(pali_error *err) {
 int pali_quantise_plan(const pali_weights *w, const pali_backend_options *o, size_t *bytes,
                        pali_error *err) {
     pali_quant quant = o->quant;
+    pali_quant_set set = pali_quant_set_of(w, o->quant_all);
+    pali_matrix *list[PALI_QUANT_PER_LAYER];
     *bytes = o->head8 ? pali_quant_bytes(PALI_INT8, w->embed.rows, w->embed.cols) : 0;
     if (o->head8 && *bytes == 0)
         return too_large(err);
-    for (int i = 0; i < w->config.text.layers; i++) {
-        pali_matrix *list[PALI_QUANT_PER_LAYER];
+    for (int i = 0, count; (count = pali_quant_layer(&set, i, list)); i++) {
         pali_dtype to[PALI_QUANT_PER_LAYER];
         bool any = false;
-        pali_quant_list(&w->text[i], list);
-        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++) {
+        for (int k = 0; k < count; k++) {
             const pali_matrix *m = list[k];
             to[k] = becomes(m, quant);
-            any = any || to[k] != m->dtype || coded(m);
-            if (coded(m) && quant != PALI_QUANT_NONE &&
+            any = any || to[k] != m->dtype || pali_is_coded(m);
+            if (pali_is_coded(m) && quant != PALI_QUANT_NONE &&
                 (quant == PALI_QUANT_NF4) != (m->dtype == PALI_NF4))
                 return pali_fail(err, PALI_EUNSUPPORTED, "leave the precision as it is stored",
                                  "the weights are stored as %s already", pali_dtype_name(m->dtype));
@@ -55,8 +51,8 @@ int pali_quantise_plan(const pali_weights *w, const pali_backend_options *o, siz
             if ((to[k] != m->dtype && n == 0) || !pali_size_add(*bytes, n, bytes))
                 return too_large(err);
         }
-        /* Products that share an input round it once: q k v, gate up. */
-        if (any && (to[0] != to[1] || to[0] != to[2] || to[4] != to[5]))
+        /* Products of one token that share an input round it once: q k v, gate up. */
+        if (any && i < set.ntext && (to[0] != to[1] || to[0] != to[2] || to[4] != to[5]))
             return pali_fail(err, PALI_EUNSUPPORTED, "convert the model again",
                              "layer %d mixes precisions where they must be alike", i);
     }
@@ -106,23 +102,22 @@ static bool quantise_matrix(pali_model *model, pali_matrix *m, pali_dtype to, vo
 }
 
 /* Room for the scales of the largest matrix before they are quantised themselves. */
-static float *absmax_room(const pali_model *m) {
+static float *absmax_room(const pali_quant_set *set) {
     size_t most = 0;
-    for (int i = 0; i < m->w->config.text.layers; i++) {
-        pali_matrix *list[PALI_QUANT_PER_LAYER];
-        pali_quant_list(&m->text[i], list);
-        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++) {
+    pali_matrix *list[PALI_QUANT_PER_LAYER];
+    for (int i = 0, count; (count = pali_quant_layer(set, i, list)); i++)
+        for (int k = 0; k < count; k++) {
             size_t n = (size_t)list[k]->rows * (size_t)list[k]->cols;
             most = n > most ? n : most;
         }
-    }
     return malloc((most / PALI_NF4_BLOCK + 1) * sizeof(float));
 }
 
-static int quantise_all(pali_model *m, const pali_backend_options *o, float *absmax,
-                        pali_error *err) {
-    int layers = m->w->config.text.layers;
+static int quantise_all(pali_model *m, const pali_backend_options *o, const pali_quant_set *set,
+                        float *absmax, pali_error *err) {
+    int layers = set->ntext + set->nvision + (set->proj ? 1 : 0);
     unsigned char *mem = m->quant_block;
+    pali_matrix *list[PALI_QUANT_PER_LAYER];
     if (o->head8) { /* beside the embedding, whose rows are looked up as they are stored */
         if (!quantise_matrix(m, &m->head, PALI_INT8, mem, absmax))
             return pali_stopped(err);
@@ -130,11 +125,9 @@ static int quantise_all(pali_model *m, const pali_backend_options *o, float *abs
             pali_weights_release(m->w, &m->w->embed);
         mem += pali_quant_bytes(PALI_INT8, m->head.rows, m->head.cols);
     }
-    for (int i = 0; i < layers; i++) {
-        pali_matrix *list[PALI_QUANT_PER_LAYER];
+    for (int i = 0, count; (count = pali_quant_layer(set, i, list)); i++) {
         pali_progress(m, PALI_STAGE_LOAD, i, layers);
-        pali_quant_list(&m->text[i], list);
-        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++) {
+        for (int k = 0; k < count; k++) {
             pali_matrix was = *list[k];
             pali_dtype to = becomes(&was, o->quant);
             if (to == was.dtype)
@@ -149,17 +142,27 @@ static int quantise_all(pali_model *m, const pali_backend_options *o, float *abs
 }
 
 int pali_quantise_weights(pali_model *m, const pali_backend_options *o, pali_error *err) {
-    size_t layers = (size_t)m->w->config.text.layers, n;
-    m->text = malloc(layers * sizeof *m->text);
-    if (!m->text)
+    const pali_config *c = &m->w->config;
+    size_t ntext = (size_t)c->text.layers, nvision = (size_t)c->vision.layers, n;
+    m->text = malloc(ntext * sizeof *m->text);
+    m->vision = malloc(nvision * sizeof *m->vision);
+    if (!m->text || !m->vision)
         return pali_fail_nomem(err, "opening the model");
-    memcpy(m->text, m->w->text, layers * sizeof *m->text);
+    memcpy(m->text, m->w->text, ntext * sizeof *m->text);
+    memcpy(m->vision, m->w->vision, nvision * sizeof *m->vision);
+    m->proj = m->w->proj_w;
     m->head = m->w->embed;
+    pali_quant_set set = pali_quant_set_of(m->w, o->quant_all); /* and in the copies: */
+    set.text = m->text;
+    if (set.proj) {
+        set.vision = m->vision;
+        set.proj = &m->proj;
+    }
     int rc = pali_quantise_plan(m->w, o, &n, err);
     if (rc != 0 || n == 0)
         return rc;
     void *block = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    float *absmax = absmax_room(m);
+    float *absmax = absmax_room(&set);
     if (block == MAP_FAILED || !absmax) {
         if (block != MAP_FAILED)
             munmap(block, n);
@@ -170,7 +173,7 @@ int pali_quantise_weights(pali_model *m, const pali_backend_options *o, pali_err
     m->quant_block = block;
     m->quant_bytes = n;
     madvise(block, n, MADV_HUGEPAGE); /* a wish */
-    rc = quantise_all(m, o, absmax, err);
+    rc = quantise_all(m, o, &set, absmax, err);
     free(absmax);
     return rc;
 }
@@ -179,4 +182,5 @@ void pali_quantise_close(pali_model *m) {
     if (m->quant_block)
         munmap(m->quant_block, m->quant_bytes);
     free(m->text);
+    free(m->vision);
 }

@@ -11,7 +11,8 @@
  *   v_bf16(p)     VN bfloat16 at p, likewise
  *   v_sum(x)      sum of the lanes, the upper half added to the lower until one is left
  *   TABLE, NAME   the table to define and its name
- *   PACK_PAIRS, TILE_PAIRS, NARROW   functions for bfloat16 pairs, where there are
+ *   PACK_PAIRS, TILE_PAIRS, NARROW   functions for bfloat16 pairs, where there are, and
+ *   PAIR_ROWS                        rows of TILE_PAIRS
  * and what simd_quant.h, at its end, asks for.
  * All else is the compilers' vector extension: the usual operators on whole
  * vectors, comparisons giving 0 or -1 per lane.                               */
@@ -388,6 +389,7 @@ const pali_kernels TABLE = {
     .pack_pairs = PACK_PAIRS,
     .tile_pairs = TILE_PAIRS,
     .narrow = NARROW,
+    .pair_rows = PAIR_ROWS,
 #endif
     .widen = widen,
     .read = read_all,

@@ -59,6 +59,26 @@ static pali_activations plan_strips(const pali_model *m, arena *a, int tokens, s
     return s;
 }
 
+/* The largest x of a product. */
+static uint32_t *plan_packed(const pali_model *m, arena *a) {
+    const pali_vision_config *v = &m->w->config.vision;
+    const pali_text_config *t = &m->w->config.text;
+    size_t patch = (size_t)v->channels * (size_t)v->patch * (size_t)v->patch;
+    size_t wide[] = {larger((size_t)v->D, patch),
+                     larger((size_t)t->D, (size_t)t->H * (size_t)t->E)};
+    size_t hidden[] = {(size_t)v->F, (size_t)t->F}, most = 0;
+    for (int i = 0; i < 2; i++) {
+        size_t all = (size_t)pali_strips(m, i ? m->positions : v->P) * (size_t)m->k->lanes, n, h;
+        size_t block = all < PALI_BLOCK_TOKENS ? all : PALI_BLOCK_TOKENS;
+        if (!pali_size_mul(all, wide[i], &n) || !pali_size_mul(block, hidden[i], &h)) {
+            a->overflow = true;
+            return NULL;
+        }
+        most = larger(most, larger(n, h));
+    }
+    return (uint32_t *)(void *)take(a, 1, most / 2 + 1);
+}
+
 /* Says how large both blocks must be, or divides them. */
 static void plan(pali_model *m, arena *kv, arena *work, int threads) {
     const pali_vision_config *v = &m->w->config.vision;
@@ -96,6 +116,9 @@ static void plan(pali_model *m, arena *kv, arena *work, int threads) {
     m->scratch_len = (n + ALIGN - 1) / ALIGN * ALIGN;
     m->scratch = take(work, (size_t)threads, m->scratch_len);
 
+    m->packed = NULL;
+    if (m->bf16_products)
+        m->packed = plan_packed(m, work);
     arena encoder = *work, decoder = *work; /* take turns with the same space */
     m->image_k = take(&encoder, (size_t)v->P, vD);
     m->image_v = take(&encoder, (size_t)v->P, vD);
@@ -112,7 +135,7 @@ static bool is(const pali_matrix *m, int rows, int cols) {
     return m->data && pali_dtype_size(m->dtype) > 0 && m->rows == rows && m->cols == cols;
 }
 
-/* The same for a matrix of a decoder layer. */
+/* The same for a matrix that may be quantised. */
 static bool is_weight(const pali_matrix *m, int rows, int cols) {
     bool coded = m->scales && (m->dtype == PALI_INT8 || (m->dtype == PALI_NF4 && m->scale_codes));
     return is(m, rows, cols) || (coded && m->data && m->rows == rows && m->cols == cols);
@@ -127,7 +150,7 @@ static bool vision_fits(const pali_weights *w) {
         return false;
     if (!is(&w->patch_w, c->D, c->channels * c->patch * c->patch) || !is(&w->patch_b, 1, c->D) ||
         !is(&w->position, c->P, c->D) || !is(&w->post_ln_w, 1, c->D) ||
-        !is(&w->post_ln_b, 1, c->D) || !is(&w->proj_w, w->config.text.D, c->D) ||
+        !is(&w->post_ln_b, 1, c->D) || !is_weight(&w->proj_w, w->config.text.D, c->D) ||
         !is(&w->proj_b, 1, w->config.text.D))
         return false;
     for (int i = 0; i < c->layers; i++) {
@@ -136,12 +159,13 @@ static bool vision_fits(const pali_weights *w) {
         const pali_matrix *vector[] = {&l->ln1_w, &l->ln1_b, &l->ln2_w, &l->ln2_b, &l->q_b,
                                        &l->k_b,   &l->v_b,   &l->o_b,   &l->fc2_b};
         for (size_t k = 0; k < sizeof square / sizeof *square; k++)
-            if (!is(square[k], c->D, c->D))
+            if (!is_weight(square[k], c->D, c->D))
                 return false;
         for (size_t k = 0; k < sizeof vector / sizeof *vector; k++)
             if (!is(vector[k], 1, c->D))
                 return false;
-        if (!is(&l->fc1_w, c->F, c->D) || !is(&l->fc1_b, 1, c->F) || !is(&l->fc2_w, c->D, c->F))
+        if (!is_weight(&l->fc1_w, c->F, c->D) || !is(&l->fc1_b, 1, c->F) ||
+            !is_weight(&l->fc2_w, c->D, c->F))
             return false;
     }
     return true;
@@ -331,10 +355,11 @@ static int cpu_embeds_write(pali_model *m, const float *rows, pali_embeds **out,
     return rc;
 }
 
-/* Not the number of threads: it changes no bit. */
+/* Not the number of threads: it changes no bit. Nor the decoder's weights; the tower's do. */
 static void cpu_arithmetic(const pali_model *m, char line[PALI_ARITHMETIC]) {
-    snprintf(line, PALI_ARITHMETIC, "%s kernels, %s products", m->k->name,
-             m->bf16_products ? "bfloat16" : "float32");
+    snprintf(line, PALI_ARITHMETIC, "%s kernels, %s products, %s tower, %s projector", m->k->name,
+             m->bf16_products ? "bfloat16" : "float32", pali_dtype_name(m->vision[0].q_w.dtype),
+             pali_dtype_name(m->proj.dtype));
 }
 
 static int cpu_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,

@@ -125,7 +125,7 @@ int pali_vision_encode(pali_model *m, const float *pixels, float *out, pali_erro
     size_t all = (size_t)strips * (size_t)m->k->lanes * (size_t)c->D;
     vision_job j = {m, pixels, out};
     pali_linear patch = {.w = &w->patch_w, .bias = &w->patch_b, .out = m->enc.x};
-    pali_linear projector = {.w = &w->proj_w, .bias = &w->proj_b, .out = m->enc.q};
+    pali_linear projector = {.w = &m->proj, .bias = &w->proj_b, .out = m->enc.q};
     pali_norm post = {.w = &w->post_ln_w, .b = &w->post_ln_b, .eps = c->eps};
 
     pali_progress(m, PALI_STAGE_ENCODE, 0, total);
@@ -135,7 +135,7 @@ int pali_vision_encode(pali_model *m, const float *pixels, float *out, pali_erro
         !pali_tasks(m, strips, position_task, &j))
         return pali_stopped(err);
     for (int i = 0; i < c->layers; i++) {
-        if (!encode_layer(m, &w->vision[i], &j))
+        if (!encode_layer(m, &m->vision[i], &j))
             return pali_stopped(err);
         pali_progress(m, PALI_STAGE_ENCODE, i + 1, total);
     }

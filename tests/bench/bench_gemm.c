@@ -67,6 +67,7 @@ static void bench_products(pali_model *m, sgemm_fn *sgemm) {
         int T = shapes[s].tokens, K = shapes[s].K, N = shapes[s].N;
         size_t rows = (size_t)pali_strips(m, T) * (size_t)m->k->lanes, n = (size_t)N * (size_t)K;
         uint16_t *w = random_bf16(n);
+        m->packed = get(rows * (size_t)K * 2);
         float *x = get(rows * (size_t)K * 4), *y = get(rows * (size_t)N * 4);
         for (size_t i = 0; i < rows * (size_t)K; i++)
             x[i] = (float)(i % 17) / 17 - 0.5f;
@@ -99,7 +100,7 @@ static void bench_products(pali_model *m, sgemm_fn *sgemm) {
             printf(" %10.1f", flop / blas * 1e-9);
         printf("\n");
         fflush(stdout);
-        free(w), free(x), free(y);
+        free(w), free(x), free(y), free(m->packed);
     }
 }
 

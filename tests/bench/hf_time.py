@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times PaliGemma in transformers on the CPU: the same work `pali` is timed on.
 
-    OMP_PROC_BIND=true hf_time.py MODEL [--dtype bfloat16|float32] [--threads 2]
+    OMP_PROC_BIND=true hf_time.py MODEL [--dtype bfloat16|float32|float16] [--threads 2]
                        [--text 32] [--tokens 16] [--reps 5]
 
 One image (random pixels), a prefix of image + --text ids, --tokens decode steps.
@@ -31,7 +31,7 @@ def show(what, seconds, per=1, unit="s"):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("model")
-    ap.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    ap.add_argument("--dtype", choices=("bfloat16", "float32", "float16"), default="bfloat16")
     ap.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--text", type=int, default=32)
@@ -55,7 +55,7 @@ def main():
 
     torch.manual_seed(0)
     pixels = torch.rand(1, 3, S, S).to(model.dtype) * 2 - 1
-    ids = torch.cat([torch.full((1, n), c.image_token_index), torch.randint(300, 200000, (1, a.text))], 1)
+    ids = torch.cat([torch.full((1, n), c.image_token_index), torch.randint(300, min(200000, c.image_token_index), (1, a.text))], 1)
     encode, prefill, decode = [], [], []
     with torch.inference_mode():
         for rep in range(a.reps + 1):

@@ -6,9 +6,13 @@
 DIR is a bfloat16 model; the forms of tests/bench/make_forms.py beside it are taken too. Every run is a process of its
 own; rounds go through all of them in turn. Told are the median and, of several rounds, the least and the most: seconds
 to open, of the picture and of a prompt of 260 tokens, milliseconds a token (pali: the mean of 7; transformers: the
-median of 8, after one whole turn that is not counted), and the most memory that was resident. --cold empties the page
+median of 8, after one whole turn that is not counted), and the most memory that was resident. Then, by the medians: the
+four times added up, how many times as fast that is as transformers, and the share of transformers' memory. pali beside
+transformers in the number format of the file, but for --math f32, which is beside float32; an .npz, which transformers
+does not read, beside the bfloat16 file; quantised weights beside those that they were made from. --cold empties the page
 cache before each run (as root only; other programs feel it); else what a first, uncounted read of the file left there.
---through: put before every command. transformers runs when this Python has it (hf_time.py) and memory suffices.
+--through: put before every command. transformers runs when this Python has it (hf_time.py) and memory suffices; what
+it is compared with is left open where not.
 bitsandbytes is not asked: transformers 4.51.3 refuses it where there is no device but a processor.
 """
 
@@ -58,22 +62,28 @@ def time_transformers(a, folder, options):
 
 
 def contenders(a):
+    """(name, how it is run, folder, options, memory over the size of the files, whom to compare it with or None)."""
     d = a.dir.rstrip("/")
+    beside = {"f32": "transformers f32, float32", "f16": "transformers f16, float16"}
     forms = [("bf16", d), *((f, f"{d}-{f}") for f in ("f32", "f16", "npz", "int8", "nf4"))]
     for form, folder in forms:
         if not os.path.isdir(folder):
             continue
-        yield f"{form}, as stored", time_pali, folder, ["-q", "none"], 1.1
+        peer = beside.get(form, "transformers bf16, bfloat16")
+        yield f"{form}, as stored", time_pali, folder, ["-q", "none"], 1.1, peer
         if form == "bf16":
-            yield f"{form}, --math f32", time_pali, folder, ["-q", "none", "--math", "f32"], 1.1
+            exact = ["-q", "none", "--math", "f32"]
+            yield f"{form}, --math f32", time_pali, folder, exact, 1.1, "transformers bf16, float32"
         if form in ("bf16", "f32", "f16", "npz"):
-            yield f"{form}, -q int8", time_pali, folder, ["-q", "int8"], 1.1
-            yield f"{form}, -q nf4", time_pali, folder, ["-q", "nf4"], 1.1
-    if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
-        yield "transformers bfloat16", time_transformers, d, ["--dtype", "bfloat16"], 1.2
-        yield "transformers float32", time_transformers, d, ["--dtype", "float32"], 3
-    else:
+            yield f"{form}, -q int8", time_pali, folder, ["-q", "int8"], 1.1, peer
+            yield f"{form}, -q nf4", time_pali, folder, ["-q", "nf4"], 1.1, peer
+    if not importlib.util.find_spec("torch") or not importlib.util.find_spec("transformers"):
         print("transformers: not here (pip install torch transformers)")
+        return
+    for form, dtype, times in (("bf16", "bfloat16", 1.2), ("bf16", "float32", 3), ("f32", "float32", 1.6), ("f16", "float16", 1.2)):
+        folder = dict(forms)[form]
+        if os.path.isdir(folder):
+            yield f"transformers {form}, {dtype}", time_transformers, folder, ["--dtype", dtype], times, None
 
 
 def main():
@@ -87,9 +97,9 @@ def main():
     a = ap.parse_args()
     if a.cold and os.geteuid():
         raise SystemExit("--cold: root alone may empty the page cache")
-    seen, warm = {}, None
+    seen, peers, warm = {}, {}, None
     for _ in range(a.rounds):
-        for name, how, folder, options, times in contenders(a):
+        for name, how, folder, options, times, peer in contenders(a):
             if a.only not in name:
                 continue
             size = sum(map(os.path.getsize, weights_of(folder)))
@@ -102,16 +112,28 @@ def main():
             elif folder != warm:
                 subprocess.run(["cat", *weights_of(folder)], stdout=subprocess.DEVNULL, check=True)
             warm = folder
+            peers[name] = peer
             seen.setdefault(name, []).append(how(a, folder, options))
             print("  ran", name, *(f"{x:.2f}" for x in seen[name][-1]), file=sys.stderr, flush=True)
-    print(f"{'cold' if a.cold else 'warm':24s}" + "".join(f"{h:>22s}" for h in
-          ("open, s", "picture, s", "prompt, s", "a token, ms", "peak, GB")))  # fmt: skip
+    table(a, seen, peers)
+
+
+def table(a, seen, peers):
+    print(f"{'cold' if a.cold else 'warm':28s}" + "".join(f"{h:>22s}" for h in
+          ("open, s", "picture, s", "prompt, s", "a token, ms", "peak, GB"))
+          + f"{'all, s':>9s}{'as fast':>9s}{'memory':>8s}")  # fmt: skip
+    middle = {name: [statistics.median(v) for v in zip(*runs)] for name, runs in seen.items()}
+    whole = {name: m[0] + m[1] + m[2] + m[3] / 1e3 for name, m in middle.items()}
     for name, runs in seen.items():
         cells = []
         for values in zip(*runs):
             cell = f"{statistics.median(values):.2f}"
             cells.append(cell if len(values) == 1 else f"{cell} ({min(values):.2f}..{max(values):.2f})")
-        print(f"{name:24s}" + "".join(f"{c:>22s}" for c in cells))
+        line = f"{name:28s}" + "".join(f"{c:>22s}" for c in cells) + f"{whole[name]:9.2f}"
+        peer = peers[name]
+        if peer in seen:
+            line += f"{whole[peer] / whole[name]:8.2f}x{middle[name][4] / middle[peer][4]:8.2f}"
+        print(line)
 
 
 if __name__ == "__main__":

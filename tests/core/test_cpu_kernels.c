@@ -149,7 +149,7 @@ static void check_pairs(const pali_kernels *k, int rows, int used, int n, bool a
 
 static void cpu_kernels_pairs_are_a_matrix_product_of_bfloat16(void **unused) {
     (void)unused;
-    static const int sizes[] = {2, 4, 38, 256};
+    static const int sizes[] = {2, 4, 38, 96, 256};
     const pali_kernels *k;
     bool any = false;
     for (int t = 0; (k = pali_kernels_at(t)); t++) {
@@ -157,7 +157,8 @@ static void cpu_kernels_pairs_are_a_matrix_product_of_bfloat16(void **unused) {
         if (!k->tile_pairs)
             continue;
         any = true;
-        for (int rows = 1; rows <= k->rows; rows++)
+        assert_true(k->pair_rows % 2 == 0 && 96 % k->pair_rows == 0);
+        for (int rows = 1; rows <= k->pair_rows; rows++)
             for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
                 check_pairs(k, rows, 1, sizes[s], s % 2);
                 check_pairs(k, rows, k->lanes / 2, sizes[s], s % 2 == 0);

@@ -156,31 +156,34 @@ static pali_config config_of(int gemma, bool blocks) {
     return c;
 }
 
-/* w with the seven matrices of each layer quantised, and then read back as `back` unless that
- * is `to`; free with undo. */
+/* w with the decoder's matrices quantised, or all that can be, and then read back as `back`
+ * unless that is `to`; free with undo. */
 typedef struct {
     pali_weights w;
-    void *owned[64];
+    void *owned[128];
     int n;
 } changed;
 
 static void *keep(changed *c, size_t n) {
     void *p = aligned_alloc(PALI_QUANT_ALIGN,
                             (n + PALI_QUANT_ALIGN - 1) / PALI_QUANT_ALIGN * PALI_QUANT_ALIGN);
-    assert_true(p && c->n < 64);
+    assert_true(p && c->n < 128);
     return c->owned[c->n++] = p;
 }
 
-static changed change(const pali_weights *w, pali_dtype to, pali_dtype back) {
+static changed change(const pali_weights *w, bool all, pali_dtype to, pali_dtype back) {
     changed c = {.w = *w};
-    size_t layers = (size_t)w->config.text.layers;
+    size_t layers = (size_t)w->config.text.layers, tower = (size_t)w->config.vision.layers;
     c.w.text = keep(&c, layers * sizeof *w->text);
     memcpy(c.w.text, w->text, layers * sizeof *w->text);
+    c.w.vision = keep(&c, tower * sizeof *w->vision);
+    memcpy(c.w.vision, w->vision, tower * sizeof *w->vision);
+    pali_quant_set set = pali_quant_set_of(&c.w, all);
+    set.proj = all ? &c.w.proj_w : NULL;
+    pali_matrix *list[PALI_QUANT_PER_LAYER];
     pali_error err = {0};
-    for (size_t i = 0; i < layers; i++) {
-        pali_matrix *list[PALI_QUANT_PER_LAYER];
-        pali_quant_list(&c.w.text[i], list);
-        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++) {
+    for (int i = 0, count; (count = pali_quant_layer(&set, i, list)); i++) {
+        for (int k = 0; k < count; k++) {
             pali_matrix *m = list[k];
             size_t n = (size_t)m->rows * (size_t)m->cols;
             pali_quant_parts q = pali_quant_place(to, m->rows, m->cols,
@@ -244,9 +247,10 @@ static float *answer_with(const pali_weights *w, const pali_backend_options *o,
     return out;
 }
 
-static float *answer(const pali_weights *w, pali_quant quant, const pali_kernels *k, int threads,
-                     pali_math math) {
-    pali_backend_options o = {.threads = threads, .positions = 40, .quant = quant, .math = math};
+static float *answer(const pali_weights *w, pali_quant quant, bool all, const pali_kernels *k,
+                     int threads, pali_math math) {
+    pali_backend_options o = {
+        .threads = threads, .positions = 40, .quant = quant, .quant_all = all, .math = math};
     return answer_with(w, &o, k);
 }
 
@@ -260,15 +264,15 @@ static double apart(const float *got, const float *want, size_t n) {
     return worst / top;
 }
 
-static void compare(int gemma, bool blocks, pali_dtype source, pali_quant quant) {
+static void compare(int gemma, bool blocks, pali_dtype source, pali_quant quant, bool all) {
     pali_dtype to = quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8;
     random_model *r = make(config_of(gemma, blocks), source);
-    changed plain = change(&r->w, to, PALI_F32), coded = change(&r->w, to, to);
+    changed plain = change(&r->w, all, to, PALI_F32), coded = change(&r->w, all, to, to);
     size_t n = (1 + STEPS) * (size_t)r->w.config.text.V;
     const pali_kernels *k;
     for (int t = 0; (k = pali_kernels_at(t)); t++) {
-        float *want = answer(&plain.w, PALI_QUANT_NONE, k, 1, PALI_MATH_F32),
-              *got = answer(&r->w, quant, k, 1, PALI_MATH_F32);
+        float *want = answer(&plain.w, PALI_QUANT_NONE, false, k, 1, PALI_MATH_F32),
+              *got = answer(&r->w, quant, all, k, 1, PALI_MATH_F32);
         double off = apart(got, want, n);
         /* Seen: 7e-5 where products are by integers, 0 where rows are no whole number of
          * blocks and all is float. Two codes swapped, or a scale of the next block: 1e-2. */
@@ -276,13 +280,15 @@ static void compare(int gemma, bool blocks, pali_dtype source, pali_quant quant)
             fail_msg("%s, Gemma %d, %s: off by %g", k->name, gemma, pali_dtype_name(to), off);
         /* Any number of threads, and matrices that come quantised: the same bits. */
         for (int threads = 2; threads <= 5; threads += 3) {
-            float *again = answer(&r->w, quant, k, threads, PALI_MATH_F32);
+            float *again = answer(&r->w, quant, all, k, threads, PALI_MATH_F32);
             assert_memory_equal(got, again, n * sizeof *got);
             free(again);
         }
-        float *stored = answer(&coded.w, PALI_QUANT_NONE, k, 2, PALI_MATH_F32);
+        float *stored = answer(&coded.w, PALI_QUANT_NONE, false, k, 2, PALI_MATH_F32);
         assert_memory_equal(got, stored, n * sizeof *got);
-        free(stored), free(want), free(got);
+        float *other = answer(&r->w, quant, !all, k, 2, PALI_MATH_F32); /* the tower counts */
+        assert_memory_not_equal(got, other, n * sizeof *got);
+        free(other), free(stored), free(want), free(got);
     }
     undo(&plain), undo(&coded);
     drop(r);
@@ -290,12 +296,20 @@ static void compare(int gemma, bool blocks, pali_dtype source, pali_quant quant)
 
 static void cpu_quant_models_are_their_dequantised_ones(void **unused) {
     (void)unused;
-    compare(1, true, PALI_BF16, PALI_QUANT_INT8);
-    compare(1, true, PALI_F32, PALI_QUANT_NF4);
-    compare(2, true, PALI_F16, PALI_QUANT_NF4);
-    compare(2, true, PALI_BF16, PALI_QUANT_INT8);
-    compare(1, false, PALI_F16, PALI_QUANT_INT8);
-    compare(2, false, PALI_BF16, PALI_QUANT_NF4);
+    compare(1, true, PALI_BF16, PALI_QUANT_INT8, false);
+    compare(1, true, PALI_F32, PALI_QUANT_NF4, false);
+    compare(2, true, PALI_F16, PALI_QUANT_NF4, false);
+    compare(2, true, PALI_BF16, PALI_QUANT_INT8, false);
+    compare(1, false, PALI_F16, PALI_QUANT_INT8, false);
+    compare(2, false, PALI_BF16, PALI_QUANT_NF4, false);
+}
+
+/* With the tower and the projector, whose rows (24 and 30) are no blocks. */
+static void cpu_quant_models_with_all_modules(void **unused) {
+    (void)unused;
+    compare(1, true, PALI_BF16, PALI_QUANT_INT8, true);
+    compare(2, true, PALI_F32, PALI_QUANT_NF4, true);
+    compare(1, false, PALI_F16, PALI_QUANT_NF4, true);
 }
 
 /* Prefill by products of bfloat16 takes quantised weights rounded to that. */
@@ -306,10 +320,11 @@ static void cpu_quant_models_with_bf16_products(void **unused) {
         skip();
     for (pali_quant q = PALI_QUANT_INT8; q <= PALI_QUANT_NF4; q++) {
         random_model *r = make(config_of(2, true), PALI_BF16);
-        changed plain = change(&r->w, q == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8, PALI_BF16);
+        bool all = q == PALI_QUANT_NF4;
+        changed plain = change(&r->w, all, all ? PALI_NF4 : PALI_INT8, PALI_BF16);
         size_t V = (size_t)r->w.config.text.V;
-        float *want = answer(&plain.w, PALI_QUANT_NONE, k, 2, PALI_MATH_BF16);
-        float *got = answer(&r->w, q, k, 2, PALI_MATH_BF16);
+        float *want = answer(&plain.w, PALI_QUANT_NONE, false, k, 2, PALI_MATH_BF16);
+        float *got = answer(&r->w, q, all, k, 2, PALI_MATH_BF16);
         /* Seen: 1e-3; only the last layer's last row has its weights unrounded. */
         double off = apart(got, want, V);
         if (!(off <= 5e-3))
@@ -387,6 +402,17 @@ static void cpu_quant_memory_is_told(void **unused) {
         want += pali_quant_bytes(PALI_INT8, r->w.embed.rows, r->w.embed.cols);
         assert_int_equal(some.weights, want);
         o.head8 = 0;
+        want -= pali_quant_bytes(PALI_INT8, r->w.embed.rows, r->w.embed.cols);
+        pali_dtype to = q == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8;
+        const pali_vision_config *v = &r->w.config.vision;
+        want += (size_t)v->layers *
+                (4 * pali_quant_bytes(to, v->D, v->D) + pali_quant_bytes(to, v->F, v->D) +
+                 pali_quant_bytes(to, v->D, v->F));
+        want += pali_quant_bytes(to, r->w.config.text.D, v->D);
+        o.quant_all = 1;
+        assert_ok(be->memory(&r->w, &o, &some, &err), err);
+        assert_int_equal(some.weights, want);
+        o.quant_all = 0;
     }
     drop(r);
 }
@@ -394,7 +420,7 @@ static void cpu_quant_memory_is_told(void **unused) {
 static void cpu_quant_refuses_what_is_stored_otherwise(void **unused) {
     (void)unused;
     random_model *r = make(config_of(1, true), PALI_BF16);
-    changed c = change(&r->w, PALI_NF4, PALI_NF4);
+    changed c = change(&r->w, false, PALI_NF4, PALI_NF4);
     const pali_backend *be = pali_backend_cpu();
     pali_backend_options o = {.threads = 1, .positions = 40, .quant = PALI_QUANT_INT8};
     pali_memory need;
@@ -412,6 +438,17 @@ static void cpu_quant_refuses_what_is_stored_otherwise(void **unused) {
     c.w.text[2].down_w.scale_codes = NULL;
     assert_int_equal(be->memory(&c.w, &o, &need, NULL), PALI_EFORMAT);
     undo(&c);
+    c = change(&r->w, true, PALI_INT8, PALI_INT8); /* a tower in one, a decoder in the other */
+    memcpy(c.w.text, r->w.text, (size_t)r->w.config.text.layers * sizeof *c.w.text);
+    o.quant = PALI_QUANT_NF4;
+    assert_int_equal(be->memory(&c.w, &o, &need, NULL), 0);
+    o.quant_all = 1;
+    assert_int_equal(be->memory(&c.w, &o, &need, NULL), PALI_EUNSUPPORTED);
+    o.quant = PALI_QUANT_INT8;
+    assert_int_equal(be->memory(&c.w, &o, &need, NULL), 0);
+    c.w.vision[0].fc2_w.scales = NULL;
+    assert_int_equal(be->memory(&c.w, &o, &need, NULL), PALI_EFORMAT);
+    undo(&c);
     drop(r);
 }
 
@@ -426,7 +463,8 @@ static void cpu_quant_loading_can_be_stopped(void **unused) {
     random_model *r = make(config_of(1, true), PALI_BF16);
     atomic_int cancel = 0;
     pali_run run = {.cancel = &cancel, .progress = stop_after, .user = &cancel};
-    pali_backend_options o = {.threads = 2, .positions = 40, .quant = PALI_QUANT_NF4};
+    pali_backend_options o = {
+        .threads = 2, .positions = 40, .quant = PALI_QUANT_NF4, .quant_all = 1};
     pali_model *m;
     assert_int_equal(pali_backend_cpu()->open(&r->w, &o, &run, &m, NULL), PALI_ECANCEL);
     assert_null(m);
@@ -439,6 +477,7 @@ int main(void) {
         cmocka_unit_test(cpu_quant_dot_any_shape),
         cmocka_unit_test(cpu_quant_passes_on_nan),
         cmocka_unit_test(cpu_quant_models_are_their_dequantised_ones),
+        cmocka_unit_test(cpu_quant_models_with_all_modules),
         cmocka_unit_test(cpu_quant_models_with_bf16_products),
         cmocka_unit_test(cpu_quant_int8_head),
         cmocka_unit_test(cpu_quant_memory_is_told),

@@ -48,6 +48,20 @@ static void fit_auto_takes_the_first_that_fits(void **unused) {
     assert_non_null(strstr(err.what, "the model needs 0.0 GB of memory for itself (nf4 weights)"));
 }
 
+/* With the tower and the projector less is mapped, by what they are as stored. */
+static void fit_counts_all_modules(void **unused) {
+    (void)unused;
+    pali_backend_options o = {.quant = PALI_QUANT_NF4};
+    uint64_t before = pali_fit_mapped(&r->w, &o);
+    o.quant_all = 1;
+    const pali_vision_config *v = &r->w.config.vision;
+    uint64_t layer = 4 * (uint64_t)(v->D * v->D) + 2 * (uint64_t)(v->F * v->D);
+    uint64_t tower = (uint64_t)v->layers * layer + (uint64_t)(r->w.config.text.D * v->D);
+    assert_int_equal(pali_fit_mapped(&r->w, &o), before - 4 * tower);
+    o.quant = PALI_QUANT_NONE;
+    assert_int_equal(pali_fit_mapped(&r->w, &o), r->w.bytes);
+}
+
 static void fit_what_is_asked_for_is_kept_or_refused(void **unused) {
     (void)unused;
     pali_quant q;
@@ -66,6 +80,7 @@ static void fit_what_is_asked_for_is_kept_or_refused(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fit_auto_takes_the_first_that_fits),
+        cmocka_unit_test(fit_counts_all_modules),
         cmocka_unit_test(fit_what_is_asked_for_is_kept_or_refused),
     };
     pali_config c = gemma1; /* large enough that its weights outweigh the scratch */

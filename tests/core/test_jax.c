@@ -217,7 +217,7 @@ static void jax_is_saved_as_safetensors(void **state) {
         model_put(top, "config.json", pali_weights_config_json(w),
                   strlen(pali_weights_config_json(w)));
         snprintf(path, sizeof path, "%s/model.safetensors", top);
-        assert_ok(pali_save(w, PALI_QUANT_NONE, path, NULL, &err), err);
+        assert_ok(pali_save(w, PALI_QUANT_NONE, false, path, NULL, &err), err);
         assert_ok(pali_weights_open(top, &again, &err), err); /* not the .npz beside it */
         assert_null(pali_weights_config_json(again));
         assert_int_equal(again->params, w->params);
@@ -238,9 +238,9 @@ static void jax_saves_nothing_when_it_cannot(void **state) {
     atomic_int cancel = 1;
     const pali_run run = {.cancel = &cancel};
     snprintf(path, sizeof path, "%s/model.safetensors", top);
-    assert_int_equal(pali_save(w, PALI_QUANT_NONE, path, &run, &err), PALI_ECANCEL);
+    assert_int_equal(pali_save(w, PALI_QUANT_NONE, false, path, &run, &err), PALI_ECANCEL);
     memset(&err, 0, sizeof err);
-    assert_int_equal(pali_save(w, PALI_QUANT_NONE, "/nowhere/model.safetensors", NULL, &err),
+    assert_int_equal(pali_save(w, PALI_QUANT_NONE, false, "/nowhere/model.safetensors", NULL, &err),
                      PALI_EIO);
     assert_int_equal(rmdir(top), 0); /* it is empty */
     pali_weights_close(w);

@@ -610,6 +610,10 @@ static void cli_quantises_when_asked(void **state) {
     assert_int_equal(s.status, 2);
     expect_part(s.text[1], "--quantize wants none, int8, nf4 or auto, not \"4\"");
     spawn_free(&s);
+    s = RUN(NULL, "--demo", "--quantize-modules", "tower", "-p", "caption en");
+    assert_int_equal(s.status, 2);
+    expect_part(s.text[1], "--quantize-modules wants decoder or all, not \"tower\"");
+    spawn_free(&s);
 }
 
 /* Length of the data of a .npy file whose header must contain shape and type. */

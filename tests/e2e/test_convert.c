@@ -61,6 +61,24 @@ static void convert_quantises(void **state) {
     spawn_free(&s);
 }
 
+static void convert_quantises_the_encoder_too(void **state) {
+    (void)state;
+    spawned s = RUN(NULL, "convert", "-q", "int8", "--quantize-modules", "all", "assets/demo", to);
+    expect(&s, 0, 1, " of weights");
+    spawn_free(&s);
+    spawned first = RUN(NULL, "-m", "assets/demo", "-b", "cpu", "-q", "int8", "--quantize-modules",
+                        "all", "-v", QUESTIONS),
+            second = RUN(NULL, "-m", to, "-b", "cpu", "-v", QUESTIONS);
+    assert_string_equal(first.text[0], second.text[0]);
+    expect(&first, 0, 1, "INT8 (the encoder too)");
+    expect(&second, 0, 1, "INT8 (the encoder too)");
+    spawn_free(&first);
+    spawn_free(&second);
+    s = RUN(NULL, "-m", to, "-b", "cpu", "-q", "nf4", "--quantize-modules", "all", QUESTIONS);
+    expect(&s, 1, 1, "the weights are stored as INT8 already");
+    spawn_free(&s);
+}
+
 /* The tiny model of tests/core/test_hf.c, from JAX's file and from its safetensors. */
 static void convert_reads_jax(void **state) {
     (void)state;
@@ -99,6 +117,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(convert_makes_a_model_that_answers_the_same),
         TEST(convert_quantises),
+        TEST(convert_quantises_the_encoder_too),
         TEST(convert_reads_jax),
         TEST(convert_says_what_is_wrong),
     };

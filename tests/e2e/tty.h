@@ -243,9 +243,11 @@ static inline bool tty_wait_until(tty *t, bool (*is)(tty *t, const void *user), 
     long until = tty_now() + TTY_WAIT_MS;
     while (!is(t, user)) {
         size_t before = t->nlog;
-        if (tty_now() > until || !tty_pump(t, 50) || (t->nlog == before && tty_is_over(t)))
+        if (tty_now() > until || !tty_pump_some(t, 50, TTY_STEP) ||
+            (t->nlog == before && tty_is_over(t)))
             return false;
     }
+    tty_show(t, sizeof t->ahead);
     return true;
 }
 
@@ -271,17 +273,6 @@ static inline void tty_resize(tty *t, int rows, int cols) {
     assert_true(rows <= TTY_ROWS);
     vterm_set_size(t->vt, rows, cols);
     ioctl(t->fd, TIOCSWINSZ, &w);
-}
-
-/* Reads until nothing has come for quiet_ms. */
-static inline void tty_settle(tty *t, int quiet_ms) {
-    long until = tty_now() + TTY_WAIT_MS;
-    size_t before;
-    do {
-        before = t->nlog;
-        if (!tty_pump(t, quiet_ms))
-            return;
-    } while (t->nlog != before && tty_now() < until);
 }
 
 /* Waits for the end; returns waitpid's status. Fails the test when it does not come. */

@@ -194,19 +194,24 @@ static void cuda_model_long_sequences_go_in_pieces(void **unused) {
 
 static pali_config narrow, wide; /* gemma1, gemma2 in rows of a multiple of 64 */
 
-/* w with the values that its decoder's matrices have once quantised, as float32. */
-static pali_weights as_quantised(random_model *r, pali_dtype dtype) {
+/* A copy of n bytes that r owns. */
+static void *copy(random_model *r, const void *from, size_t n) {
+    void *p = malloc(n);
+    assert_true(p && r->n < 500);
+    return r->owned[r->n++] = memcpy(p, from, n);
+}
+
+/* w with the values that its decoder's matrices, or all that can be, have once quantised, as
+ * float32. */
+static pali_weights as_quantised(random_model *r, pali_dtype dtype, bool all) {
     pali_weights w = r->w;
-    size_t layers = (size_t)w.config.text.layers;
-    w.text = malloc(layers * sizeof *w.text);
-    assert_true(w.text && r->n < 500);
-    memcpy(w.text, r->w.text, layers * sizeof *w.text);
-    r->owned[r->n++] = w.text;
-    for (size_t i = 0; i < layers; i++) {
-        pali_matrix *all[PALI_QUANT_PER_LAYER];
-        pali_quant_list(&w.text[i], all);
-        for (int k = 0; k < PALI_QUANT_PER_LAYER; k++) {
-            pali_matrix *m = all[k];
+    w.text = copy(r, w.text, (size_t)w.config.text.layers * sizeof *w.text);
+    w.vision = copy(r, w.vision, (size_t)w.config.vision.layers * sizeof *w.vision);
+    pali_quant_set set = pali_quant_set_of(&w, all);
+    pali_matrix *list[PALI_QUANT_PER_LAYER];
+    for (int i = 0, count; (count = pali_quant_layer(&set, i, list)); i++) {
+        for (int k = 0; k < count; k++) {
+            pali_matrix *m = list[k];
             size_t n = (size_t)m->rows * (size_t)m->cols;
             void *mem = NULL;
             float *values = malloc(n * sizeof *values);
@@ -230,9 +235,9 @@ static pali_weights as_quantised(random_model *r, pali_dtype dtype) {
 /* A quantised model against the CPU backend on the values of its codes: an image, a prefix,
  * then the likeliest tokens, which must be the same ones. Returns the logits of all steps. */
 static float *compare_quantised(const pali_config *config, pali_dtype stored, pali_quant quant,
-                                int steps) {
+                                bool every, int steps) {
     random_model *r = make(*config, stored);
-    pali_weights w = as_quantised(r, quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8);
+    pali_weights w = as_quantised(r, quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8, every);
     size_t V = (size_t)w.config.text.V;
     double tolerance = stored == PALI_F16 ? f16_tolerance : bf16_tolerance;
     float *pixels = random_pixels(&w), *all = malloc((size_t)(steps + 1) * V * sizeof *all);
@@ -243,6 +248,7 @@ static float *compare_quantised(const pali_config *config, pali_dtype stored, pa
     assert_true(all != NULL);
     assert_ok(cpu->open(&w, &o, NULL, &m, &err), err);
     o.quant = quant;
+    o.quant_all = every;
     assert_ok(cuda->open(&r->w, &o, NULL, &g, &err), err);
     pali_embeds *me, *ge;
     assert_ok(cpu->encode_image(m, pixels, NULL, &me, &err), err);
@@ -281,7 +287,7 @@ static void quantised_in_every_order(const pali_config *config, pali_quant quant
     for (int order = 0; order < EMU_ORDERS; order++) {
         emu_set_order((emu_order)order, 9);
         state = seed;
-        float *got = compare_quantised(config, PALI_F16, quant, 2);
+        float *got = compare_quantised(config, PALI_F16, quant, false, 2);
         if (reference) {
             assert_memory_equal(reference, got, 3 * (size_t)config->text.V * sizeof *got);
             free(got);
@@ -299,16 +305,16 @@ static void cuda_model_int8_is_the_cpu_model(void **unused) {
     (void)unused;
     quantised_in_every_order(&first, PALI_QUANT_INT8);
     quantised_in_every_order(&second, PALI_QUANT_INT8);
-    free(compare_quantised(&first, PALI_BF16, PALI_QUANT_INT8, 5));
-    free(compare_quantised(&second, PALI_F32, PALI_QUANT_INT8, 5));
+    free(compare_quantised(&first, PALI_BF16, PALI_QUANT_INT8, false, 5));
+    free(compare_quantised(&second, PALI_F32, PALI_QUANT_INT8, false, 5));
 }
 
 static void cuda_model_nf4_is_the_cpu_model(void **unused) {
     (void)unused;
     quantised_in_every_order(&narrow, PALI_QUANT_NF4);
     quantised_in_every_order(&wide, PALI_QUANT_NF4);
-    free(compare_quantised(&narrow, PALI_F32, PALI_QUANT_NF4, 5));
-    free(compare_quantised(&wide, PALI_BF16, PALI_QUANT_NF4, 5));
+    free(compare_quantised(&narrow, PALI_F32, PALI_QUANT_NF4, false, 5));
+    free(compare_quantised(&wide, PALI_BF16, PALI_QUANT_NF4, false, 5));
     random_model *r = make(first, PALI_BF16); /* 45 columns */
     pali_backend_options o = {.positions = 20, .quant = PALI_QUANT_NF4};
     pali_model *m;
@@ -316,6 +322,19 @@ static void cuda_model_nf4_is_the_cpu_model(void **unused) {
     assert_int_equal(cuda->open(&r->w, &o, NULL, &m, &why), PALI_EUNSUPPORTED);
     assert_non_null(strstr(why.what, "rows of a multiple of 64; this model has 45, 311 and 120"));
     drop(r);
+}
+
+/* The tower and the projector too, whatever their rows, in pieces that end anywhere. */
+static void cuda_model_all_modules_are_the_cpu_model(void **unused) {
+    (void)unused;
+    size_t stage = pali_cuda_stage_bytes;
+    uint32_t seed = state; /* the tests that follow keep their models */
+    pali_cuda_stage_bytes = 3000;
+    free(compare_quantised(&first, PALI_BF16, PALI_QUANT_INT8, true, 2));
+    free(compare_quantised(&narrow, PALI_F32, PALI_QUANT_NF4, true, 2));
+    free(compare_quantised(&wide, PALI_F16, PALI_QUANT_NF4, true, 2));
+    pali_cuda_stage_bytes = stage;
+    state = seed;
 }
 
 /* A card on which only a quantised decoder fits: that is what the refusal says to do. */
@@ -442,7 +461,8 @@ static void cuda_model_answers_as_the_cpu_does(void **unused) {
         }
 }
 
-/* Weights that are quantised in the file give the bits of those quantised while loading. */
+/* Weights that are quantised in the file give the bits of those quantised while loading; of NF4
+ * the tower's too. */
 static void cuda_model_takes_stored_codes(void **unused) {
     (void)unused;
     size_t stage = pali_cuda_stage_bytes;
@@ -451,17 +471,18 @@ static void cuda_model_takes_stored_codes(void **unused) {
         const pali_config *c = quant == PALI_QUANT_NF4 ? &narrow : &first;
         pali_dtype dtype = quant == PALI_QUANT_NF4 ? PALI_NF4 : PALI_INT8;
         scene s = scene_open(c, PALI_F16);
-        pali_backend_options o = {.positions = 60, .quant = (pali_quant)quant};
+        pali_backend_options o = {
+            .positions = 60, .quant = (pali_quant)quant, .quant_all = quant == PALI_QUANT_NF4};
+        pali_quant_set set = pali_quant_set_of(&s.r->w, o.quant_all);
         size_t n = 2 * (size_t)c->text.V;
         int tokens[2];
         pali_model *m;
         assert_ok(cuda->open(&s.r->w, &o, NULL, &m, &err), err);
         float *want = answer(cuda, m, &s, 0, 2, tokens);
         cuda->close(m);
-        for (int i = 0; i < c->text.layers; i++) {
-            pali_matrix *all[PALI_QUANT_PER_LAYER];
-            pali_quant_list(&s.r->w.text[i], all);
-            for (int k = 0; k < PALI_QUANT_PER_LAYER; k++) {
+        pali_matrix *all[PALI_QUANT_PER_LAYER];
+        for (int i = 0, count; (count = pali_quant_layer(&set, i, all)); i++) {
+            for (int k = 0; k < count; k++) {
                 void *mem = NULL;
                 size_t bytes = pali_quant_bytes(dtype, all[k]->rows, all[k]->cols);
                 assert_int_equal(posix_memalign(&mem, PALI_QUANT_ALIGN, bytes), 0);
@@ -475,6 +496,7 @@ static void cuda_model_takes_stored_codes(void **unused) {
         for (int order = 0; order < EMU_ORDERS; order++) {
             emu_set_order((emu_order)order, 4);
             o.quant = order ? PALI_QUANT_NONE : (pali_quant)quant; /* either way */
+            o.quant_all = order % 2;
             assert_ok(cuda->open(&s.r->w, &o, NULL, &m, &err), err);
             float *got = answer(cuda, m, &s, 0, 2, tokens);
             assert_memory_equal(got, want, n * sizeof *got);
@@ -1184,6 +1206,7 @@ int main(void) {
         cmocka_unit_test(cuda_model_long_sequences_go_in_pieces),
         cmocka_unit_test(cuda_model_int8_is_the_cpu_model),
         cmocka_unit_test(cuda_model_nf4_is_the_cpu_model),
+        cmocka_unit_test(cuda_model_all_modules_are_the_cpu_model),
         cmocka_unit_test(cuda_model_takes_stored_codes),
         cmocka_unit_test(cuda_model_int8_head_is_near_the_stored_one),
         cmocka_unit_test(cuda_model_quantising_saves_memory),

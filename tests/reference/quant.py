@@ -52,13 +52,19 @@ def crc(t):
     return struct.pack("<I", zlib.crc32(raw(t)))
 
 
-def int8(w):
+def int8_parts(w):
+    """scales, codes, and the float32 weights that they mean."""
     codes, scb, _ = plain["int8_vectorwise_quant"](w.half())
-    back = torch.ops.bitsandbytes.int8_vectorwise_dequant.default(codes, scb)
+    return scb, codes, torch.ops.bitsandbytes.int8_vectorwise_dequant.default(codes, scb)
+
+
+def int8(w):
+    scb, codes, back = int8_parts(w)
     return raw(scb) + raw(codes) + crc(back)
 
 
-def nf4(w):
+def nf4_parts(w):
+    """absmax, codes, offset, tops, scale codes, and the float32 weights that they mean."""
     n = w.numel()
     blocks, groups = -(-n // 64), -(-n // 16384)
     packed, absmax = plain["quantize_4bit"](filled(w, 64), 64, "nf4", torch.uint8)
@@ -68,8 +74,17 @@ def nf4(w):
     scale = plain["dequantize_blockwise"](second, top, MAP, 256, torch.float32) + offset
     back = plain["dequantize_4bit"](packed.reshape(-1), scale[:blocks], 64, "nf4", [blocks * 64], torch.float32)
     assert top.numel() == groups
-    return (raw(absmax) + raw(packed.reshape(-1)[: (n + 1) // 2]) + raw(offset) + raw(top)
-            + raw(second[:blocks]) + crc(back[:n]))
+    return absmax, packed.reshape(-1)[: (n + 1) // 2], offset, top, second[:blocks], back[:n]
+
+
+def nf4(w):
+    *parts, back = nf4_parts(w)
+    return b"".join(map(raw, parts)) + crc(back)
+
+
+def values(w, kind):
+    """What the weights w (float32, bfloat16 or float16) are after quantisation, in w's shape, as float32."""
+    return (int8_parts(w) if kind == "int8" else nf4_parts(w.float()))[-1].reshape(w.shape)
 
 
 def cases():
@@ -107,8 +122,9 @@ def cases():
     yield "second_level", "f32", torch.from_numpy(ties2)
 
 
-os.makedirs(OUT, exist_ok=True)
-with open(os.path.join(OUT, "quant.golden"), "wb") as f:
-    for name, dtype, w in cases():
-        f.write(f"{name} {dtype} {w.shape[0]} {w.shape[1]}\n".encode())
-        f.write(raw(w) + int8(w) + nf4(w.float()))
+if __name__ == "__main__":
+    os.makedirs(OUT, exist_ok=True)
+    with open(os.path.join(OUT, "quant.golden"), "wb") as f:
+        for name, dtype, w in cases():
+            f.write(f"{name} {dtype} {w.shape[0]} {w.shape[1]}\n".encode())
+            f.write(raw(w) + int8(w) + nf4(w.float()))

@@ -15,8 +15,8 @@ Columns: mean and largest KL divergence from float32 (nats a token), how often t
 root mean square error of the logits over that of the (centred) logits.
 
 bitsandbytes runs by its own modules (Linear8bitLt with threshold 6, Linear4bit nf4 with double quantisation) on the
-seven matrices of each layer that pali quantises, the rest in float32; the rows "tower too" also on the linears of
-the vision tower and the projector, as transformers does by default (all but lm_head). "16-bit" is pali's decoding: activations
+seven matrices of each layer that pali quantises, the rest in float32; the rows "tower too" (pali: --quantize-modules
+all) also on the linears of the vision tower and the projector, as transformers does by default (all but lm_head). "16-bit" is pali's decoding: activations
 rounded to 1/16383 of the largest of 64, NF4's values to 1/16383.
 """
 import argparse
@@ -200,9 +200,10 @@ def random_layers(n, positions, heads=8, D=2048, E=256, hidden=16384, V=4096):
 # --- 2: the miniature model -----------------------------------------------------
 
 
-def dump(pali, model, image, prompt, quant, head="stored"):
+def dump(pali, model, image, prompt, quant, head="stored", modules="decoder"):
     with tempfile.TemporaryDirectory() as d:
-        subprocess.run([pali, "-m", model, "-q", quant, "--head", head, "--math", "f32", "--dump", d, "-p", prompt, image],
+        subprocess.run([pali, "-m", model, "-b", "cpu", "-q", quant, "--quantize-modules", modules, "--head", head,
+                        "--math", "f32", "--dump", d, "-p", prompt, image],
                        stdin=subprocess.DEVNULL, capture_output=True, check=True)
         return {n: np.load(os.path.join(d, n + ".npy")) for n in ("pixel_values", "prefix_ids", "logits", "output_ids")}
 
@@ -234,15 +235,18 @@ def miniature(pali, path, pictures):
     asked = [q for q in demo_eval.make(out, pictures, 77) if len(q["prompts"]) == 1][:pictures]
     truth = [dump(pali, path, os.path.join(out, q["image"]), q["prompts"][0], "none") for q in asked]
     header(f"the miniature model, {len(asked)} questions, {sum(len(d['logits']) for d in truth)} tokens")
-    for quant, head in [("none", "int8"), ("int8", "stored"), ("int8", "int8"), ("nf4", "stored"), ("nf4", "int8")]:
+    ways = [("none", "int8", "decoder")]
+    for quant in "int8", "nf4":
+        ways += [(quant, "stored", "decoder"), (quant, "int8", "decoder"), (quant, "stored", "all")]
+    for quant, head, modules in ways:
         s, same = Score(), 0
         for q, want in zip(asked, truth):
-            got = dump(pali, path, os.path.join(out, q["image"]), q["prompts"][0], quant, head)
+            got = dump(pali, path, os.path.join(out, q["image"]), q["prompts"][0], quant, head, modules)
             a, b = want["output_ids"].tolist(), got["output_ids"].tolist()
             n = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)) - 1) + 1
             s.add(want["logits"][:n], got["logits"][:n])
             same += a == b
-        s.line(f"pali -q {quant}" + (" --head int8" if head == "int8" else ""))
+        s.line(f"pali -q {quant}" + (" --head int8" if head == "int8" else "") + (", tower too" if modules == "all" else ""))
         print(f"{'':34s} {same} of {len(asked)} answers are the same")
     ways = [("transformers, float32", Plain, False)] + [(*w, False) for w in WAYS if "bitsandbytes" in w[0]]
     ways += [(w[0] + ", tower too", w[1], True) for w in WAYS if w[0] in ("bitsandbytes int8", "bitsandbytes nf4 in float32")]
