@@ -167,7 +167,7 @@ static const struct {
     {OPT_YES, "yes", NULL, "do it without asking", APP_TAKES_YES},
 
     {0, "Output", NULL, NULL, 0},
-    {OPT_JSON, "json", NULL, "one JSON object a turn, one a line", APP_TAKES_JSON},
+    {OPT_JSON, "json", NULL, "one JSON object a turn or picture, one a line", APP_TAKES_JSON},
     {OPT_LOGPROBS, "logprobs", NULL, "the probability of every token too", APP_TAKES_ANSWER},
     {OPT_FORMAT, "format", "KIND",
      "text, jsonl (as --json), coco (one document with all the\n"
@@ -187,6 +187,30 @@ static const struct {
 };
 enum {
     ROWS = sizeof table / sizeof *table
+};
+
+/* The same option in other words, for the help of verbs that make something else of it. */
+static const struct {
+    int code;
+    const char *verbs; /* separated by spaces */
+    const char *text;
+} wordings[] = {
+    {OPT_DEMO, "caption describe ocr ask detect segment rank",
+     "the bundled miniature model; without IMAGE its own picture"},
+    {OPT_DEMO, "doctor config bench", "the bundled miniature model"},
+    {'q', "convert", "the decoder's weights in fewer bits: none, int8 or nf4\n(none)"},
+    {'q', "bench", "only this precision: none, int8 or nf4; auto is all of\nthem (auto)"},
+    {OPT_MATH, "bench",
+     "only f32 or only bf16, for the picture and the prompt on\nthe processor; auto is both "
+     "(auto)"},
+    {'p', "rank", "the prompt that the texts are answers to (caption en)"},
+    {OPT_LANG, "ask", "put \"answer CODE\" in front of the question"},
+    {OPT_JSON, "caption describe ocr ask detect segment", "one JSON object a picture, one a line"},
+    {OPT_JSON, "rank", "one JSON object a picture, or one for the text"},
+    {OPT_JSON, "doctor bench", "one JSON object"},
+    {OPT_JSON, "models", "one JSON object a model, one a line"},
+    {'v', "chats doctor config bench pull rm convert", "say more, where there is more to say"},
+    {'v', "models", "tell of models that pali does not run, too"},
 };
 
 /* What a command line without a verb takes. */
@@ -222,13 +246,39 @@ static const char help_tail[] =
     "  pali -m google/paligemma2-3b-mix-224 photo.jpg\n"
     "  pali -m google/paligemma2-3b-mix-224 photo.jpg -p \"caption en\"\n";
 
-/* The options that a verb with these groups takes, under their headings. */
-static void help_options(FILE *f, unsigned takes) {
+/* Whether word is one of the words of list. */
+static bool is_one_of(const char *word, const char *list) {
+    size_t n = strlen(word);
+    for (; list; list = strchr(list, ' ')) {
+        list += *list == ' ';
+        if (!strncmp(list, word, n) && (list[n] == ' ' || !list[n]))
+            return true;
+    }
+    return false;
+}
+
+/* What the row says to who asks about this verb (NULL: about none). */
+static const char *wording(size_t row, const app_verb *verb) {
+    for (size_t i = 0; verb && i < sizeof wordings / sizeof *wordings; i++)
+        if (wordings[i].code == table[row].code && is_one_of(verb->name, wordings[i].verbs))
+            return wordings[i].text;
+    return table[row].text;
+}
+
+/* Whether the help of this verb (NULL: of none) has the row. */
+static bool is_told(size_t row, const app_verb *verb) {
+    if (verb && verb->lists_settings && groups(row) && !(table[row].group & IN_FILE))
+        return false; /* taken, so that a command line may be asked about, but it is no setting */
+    return !verb || !groups(row) || groups(row) & verb->takes;
+}
+
+/* The options that a verb takes (NULL: all), under their headings. */
+static void help_options(FILE *f, const app_verb *verb) {
     const char *heading = NULL;
     for (size_t i = 0; i < ROWS; i++) {
         if (!table[i].code)
             heading = table[i].name;
-        if (!table[i].code || (groups(i) && !(groups(i) & takes)))
+        if (!table[i].code || !is_told(i, verb))
             continue;
         if (heading)
             fprintf(f, "\n%s\n", heading);
@@ -239,10 +289,10 @@ static void help_options(FILE *f, unsigned takes) {
         snprintf(left, sizeof left, "%s--%s%s%s", mark, table[i].name,
                  table[i].value && *table[i].value != '[' ? " " : "",
                  table[i].value ? table[i].value : "");
-        for (const char *line = table[i].text; line; line = strchr(line, '\n')) {
+        const char *text = wording(i, verb);
+        for (const char *line = text; line; line = strchr(line, '\n')) {
             line += *line == '\n';
-            fprintf(f, "  %-21s  %.*s\n", line == table[i].text ? left : "",
-                    (int)strcspn(line, "\n"), line);
+            fprintf(f, "  %-21s  %.*s\n", line == text ? left : "", (int)strcspn(line, "\n"), line);
         }
     }
 }
@@ -256,8 +306,9 @@ char *app_options_help(const app_verb *verb) {
     if (verb) {
         fprintf(f, "usage: pali %s [options]%s%s\n\n%s\n", verb->name, *verb->args ? " " : "",
                 verb->args, verb->help);
-        fputs(verb->about ? verb->about : "", f);
-        help_options(f, verb->takes);
+        if (verb->about)
+            fprintf(f, "\n%s", verb->about);
+        help_options(f, verb);
     } else {
         fputs(help_head, f);
         const app_verb *v;
@@ -266,7 +317,7 @@ char *app_options_help(const app_verb *verb) {
             snprintf(left, sizeof left, "%s %s", v->name, v->args);
             fprintf(f, "  %-24s  %s\n", left, v->help);
         }
-        help_options(f, ~0u);
+        help_options(f, NULL);
         fputs(help_tail, f);
     }
     if (fclose(f)) {

@@ -62,9 +62,9 @@ static const app_verb table[] = {
         .name = "ask",
         .args = "QUESTION IMAGE...",
         .help = "answer a question",
-        .about =
-            "It goes to the model as it is typed; with --lang in the form that the models were\n"
-            "trained on first, \"answer LANG QUESTION\".\n" ABOUT_IMAGES,
+        .about = "The question goes to the model as it is typed; with --lang in the form that the "
+                 "models\n"
+                 "were trained on first, \"answer LANG QUESTION\".\n" ABOUT_IMAGES,
         .takes = APP_TAKES_TASK | APP_TAKES_LANG,
         .needs_model = true,
         .min_words = 1,
@@ -104,7 +104,6 @@ static const app_verb table[] = {
         .args = "[TEXT] IMAGE...",
         .help = "which of some texts fits, or which picture",
         .about =
-            "\n"
             "  pali rank --text \"a cat\" --text \"a dog\" IMAGE...   the texts, for each picture\n"
             "  pali rank \"a cat on a chair\" IMAGE...              the pictures, for the text\n"
             "\n"
@@ -119,6 +118,8 @@ static const app_verb table[] = {
         .name = "chats",
         .args = "",
         .help = "list the chats that were kept",
+        .about = "The newest first: the id that `pali --resume` takes, how many turns, the first "
+                 "question.\n",
         .run = app_interactive_list,
     },
     {
@@ -126,7 +127,7 @@ static const app_verb table[] = {
         .args = "",
         .help = "what this machine has, and what pali would use of it",
         .about =
-            "\nTells of processor, memory, graphics cards, driver and terminal, and why a card is\n"
+            "Tells of processor, memory, graphics cards, driver and terminal, and why a card is\n"
             "not used. With -m, PALI_MODEL or --demo also what the model needs, and whether it "
             "fits.\n",
         .takes = APP_TAKES_MODEL | APP_TAKES_JSON,
@@ -137,12 +138,13 @@ static const app_verb table[] = {
         .args = "",
         .help = "show the settings, and where each comes from",
         .about =
-            "\nIn the form of the config file, pali/config in XDG_CONFIG_HOME or ~/.config (or the "
+            "In the form of the config file, pali/config in XDG_CONFIG_HOME or ~/.config (or the "
             "file\n"
             "that PALI_CONFIG names): `name = value`, a line each, with the long names of "
             "options.\n"
             "An option beats the environment, which beats the file, which beats the default.\n",
-        .takes = APP_TAKES_MODEL | APP_TAKES_ASKING | APP_TAKES_ANSWER | APP_TAKES_CHAT,
+        .takes = APP_TAKES_MODEL | APP_TAKES_ASKING | APP_TAKES_ANSWER | APP_TAKES_CHAT |
+                 APP_TAKES_LANG | APP_TAKES_TILE,
         .lists_settings = true,
         .run = app_configure_list,
     },
@@ -151,7 +153,7 @@ static const app_verb table[] = {
         .args = "",
         .help = "measure how fast a model runs here, and how far that is from the limit",
         .about =
-            "\nMeasures the model of -m, PALI_MODEL or --demo, else a random PaliGemma 3B made in\n"
+            "Measures the model of -m, PALI_MODEL or --demo, else a random PaliGemma 3B made in\n"
             "memory (7 GB), in every precision, or in that of -q and --math; takes two minutes.\n"
             "Leave the machine alone.\n",
         .takes = APP_TAKES_MODEL | APP_TAKES_JSON,
@@ -162,7 +164,7 @@ static const app_verb table[] = {
         .args = "ID[@REV]",
         .help = "bring a model from the Hugging Face hub",
         .about =
-            "\nInto the cache that the hub's own tools use; the folder is printed. A download "
+            "Into the cache that the hub's own tools use; the folder is printed. A download "
             "that\n"
             "was interrupted goes on. Gated models need their licence accepted on their page and\n"
             "a token: HF_TOKEN, or the file that `hf auth login` writes.\n",
@@ -175,7 +177,7 @@ static const app_verb table[] = {
         .name = "models",
         .args = "",
         .help = "list the models that are here",
-        .about = "\nThose in the cache of the Hugging Face hub: id, revision, size, precision, "
+        .about = "Those in the cache of the Hugging Face hub: id, revision, size, precision, "
                  "generation,\n"
                  "image size, and whether they are complete.\n",
         .takes = APP_TAKES_JSON,
@@ -185,7 +187,7 @@ static const app_verb table[] = {
         .name = "rm",
         .args = "ID[@REV]",
         .help = "remove a model that is here",
-        .about = "\nFrom the cache of the Hugging Face hub: all of it, or one revision and the "
+        .about = "From the cache of the Hugging Face hub: all of it, or one revision and the "
                  "files that no\n"
                  "other revision has.\n",
         .takes = APP_TAKES_REVISION | APP_TAKES_YES,
@@ -198,7 +200,7 @@ static const app_verb table[] = {
         .args = "SRC DST",
         .help = "write a model as a folder like those of the hub",
         .about =
-            "\nSRC is a folder, an id on the hub that was pulled, or an .npz of JAX's. DST is\n"
+            "SRC is a folder, an id on the hub that was pulled, or an .npz of JAX's. DST is\n"
             "made; it gets config.json, model.safetensors and the small files beside SRC.\n"
             "With -q int8 or nf4 the decoder's weights are quantised (with --quantize-modules\n"
             "all the encoder's too); such a folder opens without that work.\n",

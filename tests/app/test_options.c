@@ -78,6 +78,51 @@ static void options_help_of_a_verb_has_its_options_only(void **state) {
     free(text);
 }
 
+/* An option says in the help of a verb what it does there. */
+static void options_help_is_true_for_the_verb(void **state) {
+    (void)state;
+    static const struct {
+        const char *verb, *told, *untrue;
+    } cases[] = {
+        {"caption", "without IMAGE its own picture", "without -p"},
+        {"caption", "one JSON object a picture", "a turn"},
+        {"ask", "put \"answer CODE\" in front", "(en)"},
+        {"rank", "the prompt that the texts are answers to", "turns of one chat"},
+        {"rank", "or one for the text", "a turn"},
+        {"doctor", "the bundled miniature model\n", "IMAGE"},
+        {"doctor", "--json             one JSON object\n", "timings on"},
+        {"models", "one JSON object a model", "a turn"},
+        {"convert", "none, int8 or nf4\n", "auto"},
+        {"bench", "auto is all of\n", "free\n"},
+        {"config", "--lang CODE", "--prompt"},
+        {NULL, "and then without -p a few prompts", "only this precision"},
+        {NULL, "one JSON object a turn or picture", "one JSON object\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = app_options_help(cases[i].verb ? app_verb_find(cases[i].verb) : NULL);
+        assert_non_null(text);
+        if (!strstr(text, cases[i].told) || strstr(text, cases[i].untrue))
+            fail_msg("case %zu: %s", i, text);
+        free(text);
+    }
+    /* `pali config --help` tells of the settings, all of them and nothing else. */
+    setenv("HOME", "/home/me", 1);
+    setenv("PALI_CONFIG", "", 1);
+    assert_ok(PARSE("config"), err);
+    char *text = app_options_help(o.verb);
+    assert_non_null(text);
+    size_t told = 0;
+    for (const char *p = text; (p = strstr(p, " --")); p++)
+        told++;
+    assert_int_equal(told, o.neffective + 3); /* --verbose, --version, --help */
+    for (size_t i = 0; i < o.neffective; i++) {
+        char name[64];
+        snprintf(name, sizeof name, " --%s", o.effective[i].name);
+        assert_non_null(strstr(text, name));
+    }
+    free(text);
+}
+
 /* Every row of the table can be reached and says what it is. */
 static void options_verbs_are_well_formed(void **state) {
     (void)state;
@@ -152,6 +197,7 @@ int main(void) {
         cmocka_unit_test(options_take_the_first_word_for_a_verb),
         cmocka_unit_test(options_belong_to_verbs),
         cmocka_unit_test(options_help_of_a_verb_has_its_options_only),
+        cmocka_unit_test(options_help_is_true_for_the_verb),
         cmocka_unit_test(options_verbs_are_well_formed),
         cmocka_unit_test(options_take_the_id_of_a_chat_as_a_word),
         cmocka_unit_test(options_find_the_folder_of_pictures),
