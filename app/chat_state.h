@@ -69,11 +69,12 @@ typedef struct {
     char **waiting; /* questions not started, oldest first; the first nposted are the worker's, */
     size_t nwaiting, waiting_cap, nposted; /* the others wait for a picture to be opened */
     int opening;                           /* pictures being opened */
-    bool recall;    /* the objects of the last turn, from a file, are yet to be marked */
-    bool busy;      /* an answer is under way */
-    bool working;   /* the worker has a job of any kind */
-    char *question; /* of the running answer; owned */
-    char *answer;   /* raw, so far; owned */
+    bool recall;          /* the objects of the last turn, from a file, are yet to be marked */
+    bool busy;            /* an answer is under way */
+    bool working;         /* the worker has a job of any kind */
+    char *question;       /* of the running answer; owned */
+    int about_w, about_h; /* size of what it is about: image may be another one by now */
+    char *answer;         /* raw, so far; owned */
     size_t nanswer, answer_cap;
     int ntokens;
     pali_stage stage;

@@ -71,6 +71,12 @@ static void show_answer(chat *c, const chat_turn *t, const pali_object *objects,
         ui_transcript_note(c->log, why);
 }
 
+/* Is the picture that is shown one of this size? After a crop meanwhile it is not. */
+static bool shown(const chat *c, int width, int height) {
+    return c->image && width == pali_image_full_width(&c->image->image) &&
+           height == pali_image_full_height(&c->image->image);
+}
+
 static void mark_objects(chat *c, const pali_object *objects, size_t n) {
     pali_error err = {0};
     if (app_marks_set(&c->marks, &c->masks, objects, n, &err))
@@ -86,9 +92,7 @@ void chat_mark_last_turn(chat *c) {
     if (!c->recall || !c->image || !c->loaded) /* weights of masks lie beside the model */
         return;
     c->recall = false;
-    /* Of another size it was about a part that is not shown. */
-    if (!t || t->width != pali_image_full_width(&c->image->image) ||
-        t->height != pali_image_full_height(&c->image->image) ||
+    if (!t || !shown(c, t->width, t->height) ||
         pali_locate(t->answer, strlen(t->answer), t->width, t->height, &objects, &n, NULL))
         return;
     if (n) {
@@ -243,13 +247,19 @@ static void tell_late(chat *c) {
 /* --- the inference thread's events --------------------------------------------------------------- */
 
 static void show_objects(chat *c, const pali_object *objects, size_t n, const char *raw) {
-    mark_objects(c, objects, n);
+    size_t boxes = c->marks.n, masks = c->marks.nmasks;
+    if (shown(c, c->about_w, c->about_h))
+        mark_objects(c, objects, n);
+    if (c->marks.n > boxes || c->marks.nmasks > masks)
+        chat_refresh_picture(c);
     char *pretty = chat_pretty(objects, n, raw, true);
     ui_transcript_pretty(c->log, pretty, pretty ? strlen(pretty) : 0);
     free(pretty);
 }
 
-static void on_started(chat *c) {
+static void on_started(chat *c, const worker_event *e) {
+    c->about_w = e->width;
+    c->about_h = e->height;
     free(c->question);
     c->question = c->nwaiting ? c->waiting[0] : NULL;
     if (c->nwaiting) {
@@ -296,21 +306,17 @@ static void on_piece(chat *c, const worker_event *e) {
     pali_object *objects;
     size_t n;
     /* Boxes appear as soon as their tokens are there, their names as they come. */
-    if (c->image && (c->marks.n || memchr(e->text, '>', e->n)) &&
-        !pali_locate(c->answer, c->nanswer, pali_image_full_width(&c->image->image),
-                     pali_image_full_height(&c->image->image), &objects, &n, NULL)) {
-        size_t boxes = c->marks.n, masks = c->marks.nmasks;
+    if (c->about_w && memchr(c->answer, '>', c->nanswer) &&
+        !pali_locate(c->answer, c->nanswer, c->about_w, c->about_h, &objects, &n, NULL)) {
         if (n)
             show_objects(c, objects, n, c->answer);
-        if (n > boxes || c->marks.nmasks > masks)
-            chat_refresh_picture(c);
         free(objects);
     }
 }
 
 static void on_answer(chat *c, const worker_event *e) {
     const pali_result *r = &e->result;
-    if (r->nobjects) {
+    if (r->nobjects && shown(c, c->about_w, c->about_h)) {
         mark_objects(c, r->objects, r->nobjects);
         chat_refresh_picture(c);
     }
@@ -318,12 +324,11 @@ static void on_answer(chat *c, const worker_event *e) {
     c->tok_s = (double)r->ntokens / generating;
     c->ttft_s = c->first_ms ? 1e-3 * (double)(c->first_ms - c->started_ms) : 0;
     c->used = r->prefix_tokens + (int)r->ntokens;
-    const pali_image *seen = c->image ? &c->image->image : NULL;
     chat_turn turn = {.question = c->question ? c->question : "",
                       .answer = r->text,
                       .stop = (char *)pali_stop_name(r->stop),
-                      .width = seen ? pali_image_full_width(seen) : 0,
-                      .height = seen ? pali_image_full_height(seen) : 0};
+                      .width = c->about_w,
+                      .height = c->about_h};
     show_answer(c, &turn, r->objects, r->nobjects);
     if (!keep_turn(c, &turn))
         chat_no_memory(c);
@@ -379,7 +384,7 @@ void chat_on_worker(chat *c, worker_event *e) {
         c->total = e->total;
         break;
     case WORKER_STARTED:
-        on_started(c);
+        on_started(c, e);
         break;
     case WORKER_PIECE:
         on_piece(c, e);

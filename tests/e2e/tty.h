@@ -22,7 +22,7 @@
 #include <vterm.h>
 
 enum {
-    TTY_WAIT_MS = 30000, /* a sanitized build on a busy machine */
+    TTY_WAIT_MS = 120000, /* a sanitized build on a machine with twenty other things to do */
 };
 
 typedef struct {
