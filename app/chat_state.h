@@ -1,7 +1,8 @@
 /* chat_state.h - everything one running chat knows; for chat*.c and command.c only.
  *
- * chat.c is the event loop and the course of turns and pictures, chat_keys.c is the keyboard
- * and the mouse, chat_screen.c draws, command.c holds the slash commands, chat_save.c writes files. All on the UI thread.                                  */
+ * chat.c is start, event loop and end; chat_turns.c questions and answers, chat_picture.c the
+ * pictures, chat_keys.c keyboard and mouse, chat_screen.c draws, command.c holds the slash
+ * commands, chat_save.c writes files. All on the UI thread.                                */
 #ifndef APP_CHAT_STATE_H
 #define APP_CHAT_STATE_H
 
@@ -68,11 +69,12 @@ typedef struct {
     char **waiting; /* questions not started, oldest first; the first nposted are the worker's, */
     size_t nwaiting, waiting_cap, nposted; /* the others wait for a picture to be opened */
     int opening;                           /* pictures being opened */
-    bool recall;    /* the objects of the last turn, from a file, are yet to be marked */
-    bool busy;      /* an answer is under way */
-    bool working;   /* the worker has a job of any kind */
-    char *question; /* of the running answer; owned */
-    char *answer;   /* raw, so far; owned */
+    bool recall;          /* the objects of the last turn, from a file, are yet to be marked */
+    bool busy;            /* an answer is under way */
+    bool working;         /* the worker has a job of any kind */
+    char *question;       /* of the running answer; owned */
+    int about_w, about_h; /* size of what it is about: image may be another one by now */
+    char *answer;         /* raw, so far; owned */
     size_t nanswer, answer_cap;
     int ntokens;
     pali_stage stage;
@@ -123,6 +125,20 @@ void chat_stop(chat *c, bool all);
 void chat_show_turns(chat *c, const saved_chat *saved);
 void chat_redraw(chat *c); /* everything, from nothing */
 void chat_refresh_picture(chat *c);
+void chat_no_memory(chat *c);
+
+/* chat_turns.c, for the others */
+void chat_on_worker(chat *c, worker_event *e); /* closes e */
+void chat_post_questions(chat *c);             /* to the worker, once their picture is there */
+void chat_drop_unposted(chat *c);              /* their picture cannot be opened */
+void chat_forget_turns(chat *c, size_t n);     /* the newest n */
+void chat_forget_objects(chat *c);
+void chat_mark_last_turn(chat *c); /* of a chat that is gone on with, when it can be */
+
+/* chat_picture.c, for the others */
+void chat_on_painter(chat *c, painter_event *e);
+void chat_post_images(chat *c, bool forget); /* to the worker */
+void chat_forget_further(chat *c);
 
 /* chat_keys.c */
 void chat_event(chat *c, const ui_event *e);

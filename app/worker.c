@@ -63,6 +63,7 @@ struct worker {
     /* The worker thread's own: */
     pali_engine *engine;
     pali_dialog *dialog;
+    int width, height; /* of the first picture */
 };
 
 /* --- events ------------------------------------------------------------------------ */
@@ -197,7 +198,7 @@ static int load(worker *w, job *j, const pali_run *run, pali_error *err) {
 }
 
 static int ask(worker *w, job *j, const pali_run *run, pali_error *err) {
-    tell(w, &(worker_event){.type = WORKER_STARTED});
+    tell(w, &(worker_event){.type = WORKER_STARTED, .width = w->width, .height = w->height});
     if (!w->dialog)
         return pali_fail(err, PALI_EARG, "choose one with /model", "there is no model loaded");
     j->ask.on_piece = on_piece;
@@ -228,6 +229,8 @@ static int run_job(worker *w, job *j, pali_error *err) {
         return 0; /* that loading failed has been told; a model to come gets these anew */
     switch (j->type) {
     case JOB_IMAGE: {
+        w->width = pali_image_full_width(&j->images[0]->image);
+        w->height = pali_image_full_height(&j->images[0]->image);
         int rc = set_images(w->dialog, j, err);
         /* Encoding now, while the question is being typed, makes the first answer soon. */
         if (!rc)

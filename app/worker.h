@@ -17,7 +17,7 @@ typedef struct worker worker;
 typedef enum {
     WORKER_LOADED,   /* info is valid */
     WORKER_PROGRESS, /* stage, done, total */
-    WORKER_STARTED,  /* a question is being worked on */
+    WORKER_STARTED,  /* a question is being worked on; width, height */
     WORKER_PIECE,    /* text, n, count new tokens */
     WORKER_ANSWER,   /* result: the whole answer; the taker owns it */
     WORKER_FAILED,   /* error; the job that failed is over */
@@ -30,7 +30,8 @@ typedef struct {
     pali_engine_info info;
     pali_stage stage;
     int done, total;
-    char *text; /* owned by the event */
+    int width, height; /* of the first picture the question is about, pixels; 0 = none */
+    char *text;        /* owned by the event */
     size_t n;
     int count;
     struct worker_token {
