@@ -233,10 +233,13 @@ fuzz: $(fuzzers)
 	@tests/fuzz/run.sh $(SECONDS_EACH) $(fuzzers)
 
 # --- benchmarks: figures for BENCHMARKS.md, no part of the tests -----------------------
-# MODEL=DIR: also pali beside transformers on it, in turn (PYTHON that has torch and transformers).
+# MODEL=DIR: also its one-token products, `pali bench`, and pali beside transformers on it, in turn (PYTHON that has
+# torch and transformers).
 benches := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/bench_*.c))
 bench: $(B)/pali $(benches)
-	@( for b in $(benches); do PALI=$(B)/pali $$b || exit 1; done; \
+	@( for b in $(benches); do case $$b in *bench_quant) set -- $(MODEL);; *) set --;; esac; \
+	PALI=$(B)/pali $$b "$$@" || exit 1; echo; done; \
+	$(if $(MODEL),$(B)/pali bench -m $(MODEL) || exit 1;) \
 	$(if $(MODEL),$(PYTHON) tests/bench/load.py $(MODEL) --pali $(B)/pali $(LOAD),echo "MODEL=DIR: pali and transformers on a model"); \
 	) >build/bench.txt; status=$$?; cat build/bench.txt; exit $$status
 

@@ -100,10 +100,11 @@ static inline int nf4_element(int v, int i) {
 static bool amx(void) {
     enum {
         REQUEST = 0x1023 /* ARCH_REQ_XCOMP_PERM */,
-        TILE_DATA = 18
+        TILE_DATA = 18,
+        HAS = 1 << 22 | 1 << 24 /* AMX_BF16 and AMX_TILE, which clang 14 has no names for */
     };
     unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bit_AMX_BF16) && (d & bit_AMX_TILE) &&
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & HAS) == HAS &&
            syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 #endif

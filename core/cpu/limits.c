@@ -4,15 +4,25 @@
 #include "core/cpu/kernels.h"
 #include "core/cpu/pool.h"
 
+#include <math.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define WIDE
+#endif
 
 enum {
     BYTES = 1 << 30,
-    PARTS = 256,
-    READS = 4,
+    LARGE_PAGE = 2 << 20,
+    PIECE = 1 << 20, /* of a task */
+    READS = 6,
     DEEP = 256,   /* inner dimension of the tile: 32 KB of x */
     TILES = 4000, /* of a task: some milliseconds */
     MULTIPLIES = 4,
@@ -21,9 +31,7 @@ enum {
 
 typedef struct {
     const pali_kernels *k;
-    const unsigned char *bytes;
-    uint64_t sums[PARTS]; /* so that the reads are not for nothing */
-    float *operands;      /* of every worker: w, x, c */
+    float *operands; /* of every worker: w, x, c */
     size_t each;
     bool pairs;
 } job;
@@ -34,19 +42,44 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void read_part(void *arg, int part, int worker) {
-    (void)worker;
-    job *j = arg;
-    const uint64_t *p = (const void *)(j->bytes + (size_t)BYTES / PARTS * (size_t)part);
-    uint64_t s[8] = {0};
-    for (size_t i = 0; i < (size_t)BYTES / PARTS / 8; i += 8) {
-        __builtin_prefetch(p + i + 128);
-        for (int k = 0; k < 8; k++)
-            s[k] += p[i + (size_t)k];
-    }
-    for (int k = 0; k < 8; k++)
-        j->sums[part] += s[k];
+/* --- reading ---------------------------------------------------------------------- */
+
+typedef uint64_t words __attribute__((vector_size(64), may_alias));
+
+typedef struct {
+    const unsigned char *bytes;
+    bool lines;           /* eight of them */
+    _Atomic uint64_t sum; /* so that the reads are not for nothing */
+} read_job;
+
+WIDE static void read_piece(const unsigned char *p, size_t apart, size_t step, words *out) {
+    words s[8] = {{0}};
+    for (size_t i = 0; i < PIECE / 512; i++, p += step)
+        for (size_t k = 0; k < 8; k++)
+            s[k] += *(const words *)(const void *)(p + k * apart);
+    *out = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
+
+static void read_task(void *arg, int task, int worker) {
+    (void)worker;
+    read_job *j = arg;
+    words sum;
+    read_piece(j->bytes + (size_t)task * PIECE, j->lines ? PIECE / 8 : 64, j->lines ? 64 : 512,
+               &sum);
+    uint64_t all = 0;
+    for (int i = 0; i < 8; i++)
+        all += sum[i];
+    atomic_fetch_add(&j->sum, all);
+}
+
+double pali_cpu_read_time(pali_pool *pool, const void *p, size_t n, bool lines) {
+    read_job j = {.bytes = p, .lines = lines};
+    double t = now();
+    pali_pool_run(pool, (int)(n / PIECE), read_task, &j, NULL);
+    return now() - t;
+}
+
+/* --- multiplying ------------------------------------------------------------------- */
 
 static void multiply(void *arg, int task, int worker) {
     (void)task;
@@ -85,16 +118,17 @@ int pali_cpu_limits_measure(int threads, pali_cpu_limits *out, pali_error *err) 
     out->threads = pali_pool_threads(pool);
     j.each = (ROWS_MOST * (DEEP + (size_t)j.k->lanes) + (size_t)DEEP * (size_t)j.k->lanes + 63) /
              64 * 64;
-    unsigned char *bytes = aligned_alloc(64, BYTES);
+    unsigned char *bytes = aligned_alloc(LARGE_PAGE, BYTES);
     j.operands = aligned_alloc(64, j.each * (size_t)out->threads * sizeof(float));
     if (!bytes || !j.operands) {
         rc = pali_fail_nomem(err, "measuring the machine");
     } else {
+        madvise(bytes, BYTES, MADV_HUGEPAGE); /* a wish */
         memset(bytes, 1, BYTES);
         memset(j.operands, 0, j.each * (size_t)out->threads * sizeof(float));
-        j.bytes = bytes;
         pali_pool_enter(pool);
-        out->read = BYTES / fastest(pool, READS, PARTS, read_part, &j);
+        for (int i = 0; i < READS; i++)
+            out->read = fmax(out->read, BYTES / pali_cpu_read_time(pool, bytes, BYTES, i % 2));
         double row = 2.0 * j.k->lanes * DEEP * TILES * 4 * out->threads; /* operations */
         out->f32 = row * j.k->rows / fastest(pool, MULTIPLIES, 4 * out->threads, multiply, &j);
         j.pairs = j.k->tile_pairs != NULL;

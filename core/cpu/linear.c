@@ -26,11 +26,13 @@ enum {
     LD = STEP + 16,           /* panel row; not a power of two, or rows would share cache sets */
     PAIRS_LD = STEP / 2 + 16, /* the same in pairs of bfloat16: whole cache lines */
     PAIRS_STEP = 32,          /* columns that products of bfloat16 take at once, at most */
-    ROW_BYTES = 130 * 1024,   /* weights of one task of a one-token product, or ROWS_TOGETHER */
-    ROWS_TOGETHER = 8,        /* rows that a kernel takes at once, at most */
-    ROWS_MAX = 512,           /* rows of such a task */
-    TASKS_EACH = 8,           /* tasks a thread should have to choose from */
-    PIECE = 512,              /* weights widened at a time where a row has no fast way */
+    ROW_BYTES = 130 * 1024,   /* weights of one task of a one-token product, at least, */
+    ROW_BYTES_MOST = 4 * ROW_BYTES, /* and at most */
+    ROW_TASKS = 4,     /* tasks of a matrix for each thread, where that leaves them large enough */
+    ROWS_TOGETHER = 8, /* rows that a kernel takes at once, at most */
+    ROWS_MAX = 512,    /* rows of such a task */
+    TASKS_EACH = 8,    /* tasks a thread should have to choose from */
+    PIECE = 512,       /* weights widened at a time where a row has no fast way */
 };
 
 typedef struct {
@@ -284,14 +286,19 @@ typedef struct {
     float cap;
 } row_job;
 
-/* Rows of W in one task: a fixed number of bytes, so that tasks take about as long. */
-static int task_rows(const pali_matrix *w) {
-    size_t rows = ROW_BYTES / (span(w, (size_t)w->cols) + 1) / ROWS_TOGETHER * ROWS_TOGETHER;
+/* Rows of W in one task: as many bytes in every task of a matrix, so that tasks take about as
+ * long. Large ones are long streams of memory (5 % faster), small ones leave less to wait for
+ * at the end. */
+static int task_rows(const pali_model *m, const pali_matrix *w) {
+    size_t row = span(w, (size_t)w->cols) + 1;
+    size_t bytes = row * (size_t)w->rows / (size_t)(ROW_TASKS * pali_pool_threads(m->pool));
+    bytes = bytes < ROW_BYTES ? ROW_BYTES : bytes > ROW_BYTES_MOST ? ROW_BYTES_MOST : bytes;
+    size_t rows = bytes / row / ROWS_TOGETHER * ROWS_TOGETHER;
     return rows < ROWS_TOGETHER ? ROWS_TOGETHER : rows > ROWS_MAX ? ROWS_MAX : (int)rows;
 }
 
-static int task_count(const pali_matrix *w) {
-    return (w->rows + task_rows(w) - 1) / task_rows(w);
+static int task_count(const pali_model *m, const pali_matrix *w) {
+    return (w->rows + task_rows(m, w) - 1) / task_rows(m, w);
 }
 
 /* Quantised rows meet x as integers, where a row begins with a block. */
@@ -329,12 +336,12 @@ static void row_task(void *arg, int task, int worker) {
     const row_job *j = arg;
     const pali_kernels *k = j->m->k;
     const pali_linear *l = j->l;
-    while (task >= task_count(l->w)) {
-        task -= task_count(l->w);
+    while (task >= task_count(j->m, l->w)) {
+        task -= task_count(j->m, l->w);
         l++;
     }
-    int r0 = task * task_rows(l->w), left = l->w->rows - r0;
-    int rows = left < task_rows(l->w) ? left : task_rows(l->w);
+    int most = task_rows(j->m, l->w), r0 = task * most, left = l->w->rows - r0;
+    int rows = left < most ? left : most;
     float *y = pali_scratch(j->m, worker), *u = y + ROWS_MAX, *spare = u + ROWS_MAX;
     float *out = l->out + r0;
     if (l->put == PALI_PUT) {
@@ -357,7 +364,7 @@ static bool run_rows(pali_model *m, const pali_linear *l, int n, const float *x,
     row_job j = {m, l, x, cap};
     int tasks = 0;
     for (int i = 0; i < n; i++)
-        tasks += task_count(l[i].w);
+        tasks += task_count(m, l[i].w);
     if (by_integers(l->w))
         m->k->round16((size_t)l->w->cols, x, l->w->dtype, m->row_q16, m->row_q16_scale);
     return pali_tasks(m, tasks, row_task, &j);

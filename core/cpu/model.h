@@ -55,7 +55,7 @@ struct pali_model {
     float *scratch;              /* [worker][scratch_len] */
     size_t scratch_len;
     uint32_t *packed; /* with bf16_products: x of a product, [strip][K / 2][lanes] pairs */
-    float *rope; /* [strip of positions][cos, sin][E / 2][lanes] */
+    float *rope;      /* [strip of positions][cos, sin][E / 2][lanes] */
 
     pali_activations enc, dec; /* of the image encoder and of prefill, in one space */
     float *image_k, *image_v;  /* [H][P][E] of the encoder, likewise */

@@ -3,13 +3,15 @@
  *   make bench                                 all threads
  *   build/release/tests/bench/bench_gemm 1     one thread
  *
- * Prints, per shape: ours on bfloat16 weights in float32 arithmetic, the same with products
- * of bfloat16 where the processor has them, and OpenBLAS' sgemm on the same weights already
- * widened to float32, when libopenblas.so.0 is installed (it is looked up at
- * run time and needed for nothing else). Then one-token products, in GB of weights per
- * second next to a plain read of the same memory. Figures are the best of several
- * repetitions: with one thread per processor time, which a busy machine disturbs least,
- * with more per wall time.                                                             */
+ * Per shape: ours on bfloat16 weights in float32 arithmetic, the same with products of bfloat16
+ * where the processor has them faster, and OpenBLAS' sgemm on the same weights already widened
+ * to float32, when libopenblas.so.0 is installed (it is looked up at run time and needed for
+ * nothing else). The three take turns; told are medians, the share of what the tile alone
+ * multiplies in the first cache (core/cpu/limits.h), and the ratio to OpenBLAS of the same turn: median,
+ * least and most. Then one-token products, in GB of weights per second, beside plain reads of the
+ * same memory in turn. With one thread by processor time, which a busy machine disturbs least,
+ * with more by wall time.                                                              */
+#include "core/cpu/limits.h"
 #include "core/cpu/model.h"
 
 #include <dlfcn.h>
@@ -18,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef void sgemm_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a,
                       int lda, const float *b, int ldb, float beta, float *c, int ldc);
@@ -60,73 +63,101 @@ static const struct {
     {"448 px gate, up", 1056, 2048, 32768}, {"448 px down", 1056, 16384, 2048},
 };
 
-static void bench_products(pali_model *m, sgemm_fn *sgemm) {
-    printf("%-18s %6s %6s %6s %10s %10s %10s   GFLOP/s\n", "", "tokens", "K", "N", "pali f32",
-           m->k->tile_pairs ? "pali bf16" : "", sgemm ? "OpenBLAS" : "");
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts t. */
+static double median(double *t, int n) {
+    qsort(t, (size_t)n, sizeof *t, by_size);
+    return t[n / 2];
+}
+
+enum {
+    TURNS_MOST = 15,
+    REST_US = 80 * 1000 /* in which the idle threads of OpenBLAS stop spinning */
+};
+
+/* One turn: seconds of ours and of OpenBLAS (0: not there). */
+static double ours(pali_model *m, const pali_linear *l, const float *x, int T, bool pairs) {
+    pali_pool_enter(m->pool);
+    m->bf16_products = pairs;
+    double t = now();
+    pali_linear_strips(m, l, 1, x, T);
+    t = now() - t;
+    pali_pool_leave(m->pool);
+    return t;
+}
+
+static double theirs(sgemm_fn *sgemm, int T, int N, int K, const float *x, const float *w,
+                     float *y) {
+    if (!sgemm)
+        return 0;
+    usleep(2000); /* ours spin for a moment too */
+    double t = now();
+    sgemm(101, 111, 112, T, N, K, 1, x, K, w, K, 0, y, N);
+    t = now() - t;
+    usleep(REST_US);
+    return t;
+}
+
+static void tell_ratio(const double *t, const double *of, int n) {
+    double r[TURNS_MOST];
+    for (int i = 0; i < n; i++)
+        r[i] = of[i] / t[i];
+    double mid = median(r, n);
+    printf(" %5.2f (%.2f..%.2f)", mid, r[0], r[n - 1]);
+}
+
+static void bench_products(pali_model *m, sgemm_fn *sgemm, const pali_cpu_limits *limits) {
+    bool pairs = m->k->tile_pairs != NULL;
+    printf("%-17s %6s %6s %6s  %15s%s%s%s\n", "GFLOP/s", "tokens", "K", "N", "float32  share",
+           pairs ? "   bfloat16  share" : "", sgemm ? "   OpenBLAS  float32 of it      " : "",
+           sgemm && pairs ? "bfloat16 of it" : "");
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         int T = shapes[s].tokens, K = shapes[s].K, N = shapes[s].N;
         size_t rows = (size_t)pali_strips(m, T) * (size_t)m->k->lanes, n = (size_t)N * (size_t)K;
         uint16_t *w = random_bf16(n);
         m->packed = get(rows * (size_t)K * 2);
         float *x = get(rows * (size_t)K * 4), *y = get(rows * (size_t)N * 4);
+        float *wide = sgemm ? get(n * 4) : NULL;
+        if (wide)
+            m->k->widen(PALI_BF16, w, n, wide);
         for (size_t i = 0; i < rows * (size_t)K; i++)
             x[i] = (float)(i % 17) / 17 - 0.5f;
         pali_matrix mat = {.dtype = PALI_BF16, .rows = N, .cols = K, .data = w};
         pali_linear l = {.w = &mat, .out = y};
-        double flop = 2.0 * T * N * K, best[2] = {1e9, 1e9}, blas = 1e9;
-        int reps = flop > 1e10 ? 5 : 20;
-        for (int r = 0; r < 2 * reps; r++) {
-            double t = now();
-            m->bf16_products = r % 2 && m->k->tile_pairs;
-            pali_linear_strips(m, &l, 1, x, T);
-            t = now() - t;
-            best[r % 2] = t < best[r % 2] ? t : best[r % 2];
+        double flop = 2.0 * T * N * K, t[3][TURNS_MOST];
+        int turns = flop > 1e11 ? 5 : flop > 1e10 ? 9 : TURNS_MOST;
+        for (int r = -1; r < turns; r++) { /* the first is not counted */
+            int at = r < 0 ? 0 : r;
+            t[2][at] = theirs(sgemm, T, N, K, x, wide, y);
+            t[0][at] = ours(m, &l, x, T, false);
+            t[1][at] = pairs ? ours(m, &l, x, T, true) : 0;
+        }
+        double sorted[3][TURNS_MOST];
+        memcpy(sorted, t, sizeof t);
+        double f32 = flop / median(sorted[0], turns);
+        printf("%-17s %6d %6d %6d  %8.1f   %.2f", shapes[s].what, T, K, N, 1e-9 * f32,
+               f32 / limits->f32);
+        if (pairs) {
+            double bf16 = flop / median(sorted[1], turns);
+            printf("   %8.1f   %.2f", 1e-9 * bf16, bf16 / limits->bf16);
         }
         if (sgemm) {
-            float *wide = get(n * 4);
-            m->k->widen(PALI_BF16, w, n, wide);
-            for (int r = 0; r < reps; r++) {
-                double t = now();
-                sgemm(101, 111, 112, T, N, K, 1, x, K, wide, K, 0, y, N);
-                t = now() - t;
-                blas = t < blas ? t : blas;
-            }
-            free(wide);
+            printf("   %8.1f ", 1e-9 * flop / median(sorted[2], turns));
+            tell_ratio(t[0], t[2], turns);
+            if (pairs)
+                tell_ratio(t[1], t[2], turns);
         }
-        printf("%-18s %6d %6d %6d %10.1f", shapes[s].what, T, K, N, flop / best[0] * 1e-9);
-        if (m->k->tile_pairs)
-            printf(" %10.1f", flop / best[1] * 1e-9);
-        if (sgemm)
-            printf(" %10.1f", flop / blas * 1e-9);
         printf("\n");
         fflush(stdout);
-        free(w), free(x), free(y), free(m->packed);
+        free(w), free(x), free(y), free(wide), free(m->packed);
     }
 }
 
 /* --- one token: more weights than any cache holds -------------------------------------- */
-
-typedef struct {
-    const unsigned char *p;
-    size_t n;
-    int parts;
-    double sums[256];
-} read_job;
-
-static void read_task(void *arg, int part, int worker) {
-    (void)worker;
-    read_job *j = arg;
-    const uint64_t *p =
-        (const uint64_t *)(const void *)(j->p + j->n / (size_t)j->parts * (size_t)part);
-    uint64_t s[8] = {0};
-    for (size_t i = 0; i + 8 <= j->n / (size_t)j->parts / 8; i += 8) {
-        __builtin_prefetch(p + i + 128);
-        for (size_t k = 0; k < 8; k++)
-            s[k] += p[i + k];
-    }
-    for (int k = 0; k < 8; k++)
-        j->sums[part] += (double)s[k];
-}
 
 static void bench_rows(pali_model *m) {
     enum {
@@ -140,20 +171,23 @@ static void bench_rows(pali_model *m) {
         x[i] = (float)(i % 17) / 17 - 0.5f;
     pali_matrix mat = {.dtype = PALI_BF16, .rows = N, .cols = K, .data = w};
     pali_linear l = {.w = &mat, .out = y};
-    double best = 1e9, plain = 1e9;
-    for (int r = 0; r < 6; r++) {
-        double t = now();
+    double t[TURNS_MOST], plain[2][TURNS_MOST];
+    pali_pool_enter(m->pool);
+    for (int r = 0; r < TURNS_MOST; r++) {
+        double start = now();
         pali_linear_row(m, &l, 1, x);
-        t = now() - t;
-        best = t < best ? t : best;
-        read_job j = {.p = (const unsigned char *)w, .n = n * 2, .parts = 256};
-        t = now();
-        pali_pool_run(m->pool, j.parts, read_task, &j, NULL);
-        t = now() - t;
-        plain = t < plain ? t : plain;
+        t[r] = now() - start;
+        for (int k = 0; k < 2; k++)
+            plain[k][r] = pali_cpu_read_time(m->pool, w, n * 2, k);
     }
-    printf("\none token, %zu MB of bfloat16: %.1f GB/s; a plain read: %.1f GB/s\n", n * 2 >> 20,
-           (double)n * 2e-9 / best, (double)n * 2e-9 / plain);
+    pali_pool_leave(m->pool);
+    double mid = median(t, TURNS_MOST),
+           read = fmin(median(plain[0], TURNS_MOST), median(plain[1], TURNS_MOST));
+    double least = fmin(plain[0][0], plain[1][0]), gb = (double)n * 2e-9;
+    printf("\none token, %zu MB of bfloat16: %.1f GB/s (%.1f..%.1f); a plain read %.1f, at best "
+           "%.1f; share %.2f\n",
+           n * 2 >> 20, gb / mid, gb / t[TURNS_MOST - 1], gb / t[0], gb / read, gb / least,
+           read / mid);
     free(w), free(x), free(y);
 }
 
@@ -173,18 +207,30 @@ int main(int argc, char **argv) {
     m.scratch = get((size_t)threads * m.scratch_len * 4);
     sgemm_fn *sgemm = NULL;
     void *blas = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_GLOBAL);
+    if (!blas)
+        printf("no libopenblas.so.0: ours are not compared\n");
     if (blas) {
+        const char *(*core)(void) = NULL;
+        *(void **)&core = dlsym(blas, "openblas_get_corename");
+        printf(
+            "OpenBLAS for %s (OPENBLAS_CORETYPE=SkylakeX where it does not know the processor)\n",
+            core ? core() : "?");
         *(void **)&sgemm = dlsym(blas, "cblas_sgemm");
         void (*set)(int) = NULL;
         *(void **)&set = dlsym(blas, "openblas_set_num_threads");
         if (set)
             set(threads);
     }
-    printf("%s kernels, %d thread%s\n", m.k->name, threads, threads == 1 ? "" : "s");
-    pali_pool_enter(m.pool);
-    bench_products(&m, sgemm);
+    pali_cpu_limits limits;
+    if (pali_cpu_limits_measure(threads, &limits, &err) != 0) {
+        fprintf(stderr, "%s\n", err.what);
+        return 1;
+    }
+    printf("%s kernels, %d thread%s; tiles in the first cache %.0f GFLOP/s in float32, %.0f in "
+           "bfloat16\n",
+           m.k->name, threads, threads == 1 ? "" : "s", 1e-9 * limits.f32, 1e-9 * limits.bf16);
+    bench_products(&m, sgemm, &limits);
     bench_rows(&m);
-    pali_pool_leave(m.pool);
     pali_pool_close(m.pool);
     free(m.scratch);
     return 0;

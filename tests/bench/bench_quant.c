@@ -1,14 +1,17 @@
 /* Opening and decoding a full-size model in every precision, beside what the machine reads.
  *
- *   build/release/tests/bench/bench_quant DIR [THREADS [STEPS]]
+ *   build/release/tests/bench/bench_quant DIR [THREADS [STEPS]]          (make bench MODEL=DIR)
  *
- * For none, int8, nf4 and nf4 with an int8 head: seconds to open (files in the page cache or not, as they are), the
- * highest resident size of the process so far, and ms a token after a prefix of 8 ids. Steps
- * alternate with plain reads of a block as large as what a step reads, so that both see the
- * same machine; the best and the median of each are printed, and their ratio. Without DIR
- * nothing is measured. Processes of their own, so that peaks are apart.              */
+ * For none, int8, nf4, the last also with an int8 head: seconds to open (files in the page cache or
+ * not, as they are), the highest resident size of the process so far, and ms a token after a
+ * prefix of 8 ids: median, least and most. Steps alternate with plain reads of a block as large
+ * as a quarter of what a step reads, so that both see the same machine. share: of the median of
+ * those reads, by medians; of the best read, by the best step. Processor: the share by processor time, which
+ * other programs disturb less. Last, how many times as fast as none. Without DIR nothing is
+ * measured. Processes of their own, so that peaks are apart.                          */
 #include "core/backend.h"
 #include "core/cost.h"
+#include "core/cpu/limits.h"
 #include "core/cpu/model.h"
 
 #include <stdio.h>
@@ -38,29 +41,14 @@ static int by_size(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-typedef struct {
-    const unsigned char *p;
-    uint64_t sums[1024];
-} read_job;
-
 enum {
-    PIECE = 1 << 20,
+    MB = 1 << 20,
     MOST_STEPS = 200
 };
 
-static void read_task(void *arg, int task, int worker) {
-    (void)worker;
-    typedef uint64_t words __attribute__((vector_size(64)));
-    read_job *j = arg;
-    words sum[4] = {{0}};
-    for (size_t i = 0; i < PIECE; i += sizeof sum)
-        for (size_t k = 0; k < 4; k++)
-            sum[k] += *(const words *)(const void *)(j->p + (size_t)task * PIECE + i + 64 * k);
-    j->sums[task % 1024] += sum[0][0] + sum[1][1] + sum[2][2] + sum[3][3];
-}
-
+/* median: receives ms a token; of is that of the first row, 0: this is it. */
 static void measure(const char *dir, pali_quant quant, int head8, const char *name, int threads,
-                    int steps) {
+                    int steps, double of, double *median) {
     pali_error err = {0};
     pali_weights *w;
     pali_model *m;
@@ -80,19 +68,19 @@ static void measure(const char *dir, pali_quant quant, int head8, const char *na
 
     uint64_t bytes = (uint64_t)pali_cost_token(w, &o, 8);
     static const int32_t ids[8] = {2, 1000, 20000, 300, 4000, 50000, 600, 108};
-    double step[MOST_STEPS], plain[MOST_STEPS], step_cpu[MOST_STEPS], plain_cpu[MOST_STEPS];
+    double step[MOST_STEPS], step_cpu[MOST_STEPS];
+    double plain[2][MOST_STEPS], plain_cpu[2][MOST_STEPS]; /* along one line, along eight */
     int n = pali_pool_threads(m->pool);
     if (be->prefill(m, NULL, 0, ids, 8, NULL, &err) != 0)
         printf("%s\n", err.what);
-    size_t block = bytes / PIECE / 4 * PIECE; /* a quarter: read four times */
-    read_job j = {
-        .p = mmap(NULL, block, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)};
-    if (j.p == MAP_FAILED)
+    size_t block = bytes / 4 / MB * MB;
+    void *p = mmap(NULL, block, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
         return;
     struct rusage peak;
     getrusage(RUSAGE_SELF, &peak);
-    madvise((void *)(uintptr_t)j.p, block, MADV_HUGEPAGE);
-    memset((void *)(uintptr_t)j.p, 1, block);
+    madvise(p, block, MADV_HUGEPAGE);
+    memset(p, 1, block);
     for (int s = 0; s < steps; s++) {
         double t = now(), c = cpu_time();
         if (be->decode(m, 1000 + s, NULL, &err) != 0)
@@ -100,26 +88,26 @@ static void measure(const char *dir, pali_quant quant, int head8, const char *na
         step[s] = now() - t;
         step_cpu[s] = (cpu_time() - c) / n;
         pali_pool_enter(m->pool);
-        t = now();
-        c = cpu_time();
-        for (int k = 0; k < 4; k++)
-            pali_pool_run(m->pool, (int)(block / PIECE), read_task, &j, NULL);
-        plain[s] = (now() - t) * (double)bytes / (4 * (double)block);
-        plain_cpu[s] = (cpu_time() - c) / n * (double)bytes / (4 * (double)block);
+        double part = (double)bytes / (double)block;
+        for (int k = 0; k < 2; k++) {
+            c = cpu_time();
+            plain[k][s] = pali_cpu_read_time(m->pool, p, block, k) * part;
+            plain_cpu[k][s] = (cpu_time() - c) / n * part;
+        }
         pali_pool_leave(m->pool);
     }
-    double *all[] = {step, plain, step_cpu, plain_cpu};
-    for (int k = 0; k < 4; k++)
+    double *all[] = {step, step_cpu, plain[0], plain[1], plain_cpu[0], plain_cpu[1]};
+    for (int k = 0; k < 6; k++)
         qsort(all[k], (size_t)steps, sizeof **all, by_size);
-    double gb = 1e-9 * (double)bytes;
-    printf("%-9s open %5.1f s (%4.1f of processor), peak %4.2f GB, a token reads %.3f GB\n", name,
-           opened, opened_cpu, 1.024e-6 * (double)peak.ru_maxrss, gb);
-    static const char *const of[] = {"wall, best", "wall, median", "processor, median"};
-    for (int k = 0; k < 3; k++) {
-        double t = all[k / 2 * 2][k ? steps / 2 : 0], p = all[k / 2 * 2 + 1][k ? steps / 2 : 0];
-        printf("    %-17s %6.1f ms a token, %5.1f GB/s of %5.1f, share %.2f\n", of[k], 1e3 * t,
-               gb / t, gb / p, p / t);
-    }
+    int mid_at = steps / 2, way = plain[1][mid_at] < plain[0][mid_at];
+    double best = plain[0][0] < plain[1][0] ? plain[0][0] : plain[1][0];
+    double gb = 1e-9 * (double)bytes, mid = step[mid_at], read = plain[way][mid_at];
+    printf("%-10s %5.1f %5.1f  %5.2f  %6.3f  %6.1f %6.1f..%-6.1f %5.1f %6.1f %6.1f  %5.2f %5.2f "
+           "%9.2f  %5.2f\n",
+           name, opened, opened_cpu, 1.024e-6 * (double)peak.ru_maxrss, gb, 1e3 * mid,
+           1e3 * step[0], 1e3 * step[steps - 1], gb / mid, gb / read, gb / best, read / mid,
+           best / step[0], plain_cpu[way][mid_at] / step_cpu[mid_at], of > 0 ? of / mid : 1.0);
+    *median = mid;
     be->close(m);
     pali_weights_close(w);
 }
@@ -139,11 +127,22 @@ int main(int argc, char **argv) {
         return 0;
     }
     steps = steps < 1 ? 1 : steps > MOST_STEPS ? MOST_STEPS : steps;
+    double *median = mmap(NULL, sizeof *median * (sizeof ways / sizeof *ways),
+                          PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (median == MAP_FAILED)
+        return 1;
+    printf("decoding, %s kernels, %d steps\n", pali_kernels_pick()->name, steps);
+    printf("%-10s %11s  %5s  %6s  %21s %5s %13s  %11s %9s  %5s\n", "", "open, s", "peak", "read",
+           "ms a token", "GB/s", "a plain read", "share of it", "processor", "times");
+    printf("%-10s %5s %5s  %5s  %6s  %6s %6s..%-6s %5s %6s %6s  %5s %5s %9s  %5s\n", "", "wall",
+           "cpu", "GB", "GB", "median", "least", "most", "", "median", "best", "", "best", "share",
+           "none");
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         fflush(stdout);
         pid_t child = fork();
         if (child == 0) {
-            measure(argv[1], ways[i].quant, ways[i].head8, ways[i].name, threads, steps);
+            measure(argv[1], ways[i].quant, ways[i].head8, ways[i].name, threads, steps, median[0],
+                    &median[i]);
             fflush(stdout);
             _exit(0);
         }
