@@ -230,11 +230,10 @@ static const char help_head[] =
     "usage: pali [options] [IMAGE...]\n"
     "       pali VERB [options] ...\n"
     "\n"
-    "Chats about IMAGE with a PaliGemma model: a PNG, JPEG, WebP, GIF, BMP or PNM file (HEIC and\n"
-    "AVIF where libheif is there), or - for standard input. With -p, answers go to standard "
-    "output\n"
-    "and everything else to standard error; without -p and without a terminal, questions are read\n"
-    "from standard input, one a line.\n"
+    "Chats about IMAGE with a PaliGemma model: a PNG, JPEG, WebP, GIF, BMP, PNM, TGA, PSD or HDR\n"
+    "file (HEIC and AVIF where libheif is there), or - for standard input. With -p, answers go to\n"
+    "standard output and everything else to standard error; without -p and without a terminal,\n"
+    "questions are read from standard input, one a line.\n"
     "\n"
     "Verbs; pali VERB --help tells more\n";
 

@@ -2,7 +2,7 @@
 # What `make check` and CI run: the layer rule, both builds, all tests plain and under
 # ASan + UBSan, the ARM kernels in an emulator, a short fuzz of every parser, the CUDA sources through nvcc. Last line: "N passed, N failed, N skipped".
 cd "$(dirname "$0")/.." || exit 1
-export FUZZ_SEED="${FUZZ_SEED:-1}" # what fails here fails everywhere; `make fuzz` looks further
+export FUZZ_SEED="${FUZZ_SEED:-1}" # the same random numbers for everybody; make fuzz draws others
 jobs=$(nproc)
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT

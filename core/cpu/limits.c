@@ -18,13 +18,19 @@
 #define WIDE
 #endif
 
+#if defined(__SANITIZE_ADDRESS__) /* where figures mean nothing, only that all of it runs */
+#define LESS 32
+#else
+#define LESS 1
+#endif
+
 enum {
-    BYTES = 1 << 30,
+    BYTES = (1 << 30) / LESS,
     LARGE_PAGE = 2 << 20,
     PIECE = 1 << 20, /* of a task */
     READS = 6,
-    DEEP = 256,   /* inner dimension of the tile: 32 KB of x */
-    TILES = 4000, /* of a task: some milliseconds */
+    DEEP = 256,          /* inner dimension of the tile: 32 KB of x */
+    TILES = 4000 / LESS, /* of a task: some milliseconds */
     MULTIPLIES = 4,
     ROWS_MOST = 32, /* of a tile */
 };

@@ -65,7 +65,7 @@ static void queue_without_descriptor_works(void **state) {
 
 enum {
     MESSAGES = 20000,
-    WAIT_MS = 300000 /* until silence is a failure: the other thread may stand still */
+    WAIT_MS = 1500000 /* until silence is a failure: the other thread may stand still */
 };
 
 typedef struct {

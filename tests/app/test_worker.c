@@ -17,7 +17,7 @@
 static char other[64]; /* a PaliGemma 2 with the same tokenizer */
 
 enum {
-    WAIT_MS = 300000, /* until a silent worker is a failure */
+    WAIT_MS = 1500000, /* until a silent worker is a failure */
     CONTEXT = 8192,
     LONG = 7900, /* tokens: 20 s of computing */
     HELD_AT = 50 /* tokens */

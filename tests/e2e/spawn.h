@@ -16,7 +16,8 @@
 #include <unistd.h>
 
 enum {
-    SPAWN_LIMIT_S = 300, /* until silence is a failure: others may have the processors */
+    SPAWN_LIMIT_S =
+        1500, /* until silence is a failure: ten seconds of computing may take minutes */
     SPAWN_ARGS = 40
 };
 
