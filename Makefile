@@ -65,7 +65,7 @@ ui_obj := $(call obj,$(ui_src))
 app_obj := $(call obj,$(filter-out app/main.c,$(app_src)))
 tests := $(patsubst tests/%,$(B)/tests/%,$(basename $(test_src)))
 
-.PHONY: all deps demo demo-accuracy check test check-gpu bench-gpu check-arm arm-tests gpu-tests gpu-benches FORCE install uninstall format lint layers fuzz bench clean
+.PHONY: all deps demo demo-accuracy check test check-gpu bench-gpu check-arm arm-tests gpu-tests gpu-benches gpu-carry FORCE install uninstall format lint layers fuzz bench clean
 .SECONDARY:
 all: build/pali $(if $(filter 1,$(CUDA)),build/pali-cuda.so)
 
@@ -171,6 +171,9 @@ $(G)/tests/gpu/bench_%: $(G)/tests/gpu/bench_%.cu.o
 	$(NVCC) -cudart static -o $@ $^
 gpu-tests: $(gpu_tests) build/pali-cuda.so build/pali
 gpu-benches: $(gpu_benches) build/pali-cuda.so build/pali
+# What both run, for a machine with a device that lacks the packages to build it.
+gpu-carry: gpu-tests gpu-benches
+	@tests/gpu/carry.sh "$(strip $(ARCH))" $(G) $(B)
 check-gpu bench-gpu:
 	@tests/gpu/$(@:-gpu=).sh "$(NVCC)"
 
