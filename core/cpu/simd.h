@@ -337,6 +337,12 @@ static void geglu(size_t n, const float *g, const float *u, float *out) {
 
 /* --- softmax ----------------------------------------------------------------- */
 
+/* e^x of a score below the largest. Where that has no normal number it is 0: beside the largest's
+ * 1 it is nothing, and multiplying such numbers takes Intel's processors a hundred times as long. */
+INLINE vf v_weight(vf x) {
+    return v_select(x < v_set(-87.0f), (vf){0}, v_exp(x));
+}
+
 static void softmax_lanes(size_t keys, int used, float scale, float cap, float *s, float *inv) {
     vf sc = v_set(scale), c = v_set(cap), ic = v_set(cap > 0 ? 1.0f / cap : 0.0f);
     for (int from = 0; from < used; from += VN) {
@@ -350,7 +356,7 @@ static void softmax_lanes(size_t keys, int used, float scale, float cap, float *
             top = v_max(z, top);
         }
         for (size_t i = 0; i < keys; i++) {
-            vf e = v_exp(v_load(col + i * LANES) - top);
+            vf e = v_weight(v_load(col + i * LANES) - top);
             v_store(col + i * LANES, e);
             sum += e;
         }
@@ -368,7 +374,7 @@ static void softmax_row(size_t n, float scale, float cap, float *s) {
     for (size_t i = 0; i < n; i++)
         top = s[i] > top ? s[i] : top;
     vf t = v_set(top), sum = {0};
-    MAP(n, s, v_exp(v - t));
+    MAP(n, s, v_weight(v - t));
     size_t i = 0;
     for (; i + VN <= n; i += VN)
         sum += v_load(s + i);
