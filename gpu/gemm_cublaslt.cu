@@ -53,12 +53,13 @@ static struct {
 int gemm_available(pali_error *err) {
     static const char hint[] = "install NVIDIA's cuBLAS for CUDA 13 (the package is called "
                                "libcublas-13-0 or the like), or use the CPU: --backend cpu";
-    static const char *const places[] = {"libcublasLt.so.13",
-                                         "/usr/local/cuda/lib64/libcublasLt.so.13"};
+    static const char *const places[] = {
+        "libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13",
+        "/usr/local/cuda-13/lib64/libcublasLt.so.13", "/opt/cuda/lib64/libcublasLt.so.13"};
     if (lt.handle)
         return 0;
     void *handle = NULL;
-    for (int i = 0; i < 2 && !handle; i++)
+    for (size_t i = 0; i < sizeof places / sizeof *places && !handle; i++)
         handle = dlopen(places[i], RTLD_NOW | RTLD_LOCAL);
     if (!handle)
         return pali_fail(err, PALI_EUNSUPPORTED, hint,
@@ -207,6 +208,8 @@ static cublasStatus_t choose(gemm_context *g, const gemm_args *args, described *
                                               d->preference, 1, &found, &n);
     if (s == CUBLAS_STATUS_SUCCESS && n == 0)
         s = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (s == CUBLAS_STATUS_SUCCESS) /* the rest of found means nothing otherwise (cublasLt.h) */
+        s = found.state;
     if (s == CUBLAS_STATUS_SUCCESS)
         *algo = found.algo;
     return s;
@@ -247,6 +250,19 @@ static cublasStatus_t algorithm(gemm_context *g, const gemm_args *args, describe
     return CUBLAS_STATUS_SUCCESS;
 }
 
+/* With the shape, which is what one wants to know then. */
+static int refuse_product(const gemm_args *g, cublasStatus_t status, pali_error *err) {
+    static const char *const types[] = {"float32", "bfloat16", "float16"};
+    return pali_fail(
+        err, status == CUBLAS_STATUS_NOT_SUPPORTED ? PALI_EUNSUPPORTED : PALI_EIO,
+        "use the CPU: --backend cpu",
+        "cuBLAS failed with status %d on a product of m %d, n %d, k %d, batch %d, %s to "
+        "%s%s%s%s%s",
+        (int)status, g->m, g->n, g->k, g->batch, types[g->in], types[g->out],
+        g->b_kn ? ", as it is" : "", g->bias ? ", bias" : "", g->gelu ? ", gelu" : "",
+        g->add ? ", added" : "");
+}
+
 int gemm(gemm_context *g, const gemm_args *args, cudaStream_t stream, pali_error *err) {
     described d = {};
     const cublasLtMatmulAlgo_t *algo = NULL;
@@ -267,5 +283,5 @@ int gemm(gemm_context *g, const gemm_args *args, cudaStream_t stream, pali_error
         lt.cublasLtMatrixLayoutDestroy(d.a);
     if (d.desc)
         lt.cublasLtMatmulDescDestroy(d.desc);
-    return s == CUBLAS_STATUS_SUCCESS ? 0 : refuse(s, err);
+    return s == CUBLAS_STATUS_SUCCESS ? 0 : refuse_product(args, s, err);
 }

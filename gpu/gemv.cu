@@ -353,9 +353,11 @@ __global__ void __launch_bounds__(BLOCK) norm_gemv_kernel(norm_gemv_args a) {
 #define WITH_ALL(half, form, rows, ...)                                                            \
     WITH_HALF(half, WITH_FORM(form, WITH_ROWS(rows, __VA_ARGS__)))
 
-cudaError_t kernels_fit_device(void) {
-    cudaFuncAttributes a;
-    return cudaFuncGetAttributes(&a, qkv_step_kernel<bf16, FORM_HALF>);
+cudaError_t kernels_fit_device(int *built) {
+    cudaFuncAttributes a = {};
+    cudaError_t e = cudaFuncGetAttributes(&a, qkv_step_kernel<bf16, FORM_HALF>);
+    *built = a.ptxVersion;
+    return e;
 }
 
 static dim3 grid_of(const tuning *t, int64_t work, int each) {

@@ -149,8 +149,10 @@ void rope_rows(half_type half, const rope_args *a, cudaStream_t s);
 void softmax_rows(half_type half, const float *scores, int64_t lds, int64_t rows, int n, float cap,
                   void *p, int64_t ldp, cudaStream_t s);
 
-/* Has this build code for the current device? cudaSuccess, or what says no. */
-cudaError_t kernels_fit_device(void);
+/* Has this build code for the current device? cudaSuccess, or what says no. *built: the compute
+ * capability that it was written for (90), which is less than the device's when the driver
+ * compiled it from PTX of an older one: what port.cuh leaves out there is then not in it. */
+cudaError_t kernels_fit_device(int *built);
 
 /* --- flash.cu: attention of many rows ------------------------------------------------------- */
 

@@ -330,7 +330,10 @@ static void place_work(pali_model *m, arena *a) {
     for (int i = 0; i < 6; i++)
         *rows[i] = (float *)take(a, ld8(widths[i]), sizeof(float));
     m->partial = (float *)take(a, attend_scratch(t->H, t->E), sizeof(float));
-    m->score_floats = (size_t)most(score_room(v->H, P), score_room(t->H, T));
+    /* Scores are in memory only where flash.cu does not run. */
+    bool encoder = !m->tune.flash || v->E > ATTEND_MAX_E;
+    m->score_floats =
+        (size_t)most(encoder ? score_room(v->H, P) : 0, m->tune.flash ? 0 : score_room(t->H, T));
     m->scores = (float *)take(a, (int64_t)m->score_floats, sizeof(float));
     m->probs = take(a, (int64_t)m->score_floats, 2);
 

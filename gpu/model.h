@@ -83,7 +83,7 @@ struct pali_model {
         float *absmax, *tops;         /* of the NF4 matrix in work */
         double *sums;
     } load;
-    float *scores; /* [H][queries of a tile][keys] */
+    float *scores; /* [H][queries of a tile][keys]; of chips without flash.cu */
     void *probs;
     size_t score_floats; /* room in each */
     struct {
@@ -111,6 +111,7 @@ struct pali_model {
     pali_embeds *embeds;      /* [places] in host memory, owned */
     pali_embeds *free_embeds; /* those that hold no picture */
 
+    bool trial;          /* while opening: a layer of each tower instead of all */
     const pali_run *run; /* of the call in progress */
     pali_stage stage;
     int total, queued, told;
@@ -173,7 +174,8 @@ extern size_t pali_cuda_slab_bytes, pali_cuda_stage_bytes;
  * for m->vision and m->text only. */
 int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_options *o,
                    pali_error *err);
-/* With blocks NULL in m: how large they must be. With blocks: sets all pointers. */
+/* With blocks NULL in m: how large they must be, on a device of m->tune. With blocks: sets all
+ * pointers. */
 int layout_place(pali_model *m, pali_memory *need, pali_error *err);
 /* Copies all weights to the device through pinned memory, converting and quantising them there;
  * progress and cancel by m->run. Works in m->work_block, which holds rubbish afterwards. */
@@ -195,6 +197,7 @@ int steps_drain(pali_model *m, pali_error *err);
 
 /* --- vision.cu, decoder.cu ------------------------------------------------------------- */
 
+/* pixels NULL: whatever is there. */
 int vision_encode(pali_model *m, const float *pixels, float *out, pali_error *err);
 int decoder_prefill(pali_model *m, const pali_embeds *const *embeds, int nembeds,
                     const int32_t *ids, int n, pali_error *err);

@@ -53,8 +53,8 @@ static int check_driver(int *driver, int *runtime, int *n, pali_error *err) {
     return 0;
 }
 
-/* Can this card run us? It is the current one afterwards. */
-static int check_device(int i, cudaDeviceProp *p, pali_error *err) {
+/* Can this card run us? It is the current one afterwards. *built: as kernels_fit_device has it. */
+static int check_device(int i, cudaDeviceProp *p, int *built, pali_error *err) {
     cudaError_t e = cudaGetDeviceProperties(p, i);
     if (e == cudaSuccess && p->major * 10 + p->minor < 75)
         return pali_fail(err, PALI_EUNSUPPORTED, use_cpu,
@@ -66,7 +66,7 @@ static int check_device(int i, cudaDeviceProp *p, pali_error *err) {
     if (e != cudaSuccess)
         return pali_fail(err, PALI_EUNSUPPORTED, use_cpu, "the graphics card does not start: %s",
                          cudaGetErrorString(e));
-    e = kernels_fit_device();
+    e = kernels_fit_device(built);
     cudaGetLastError();
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {
         char hint[120];
@@ -87,7 +87,7 @@ static int check_device(int i, cudaDeviceProp *p, pali_error *err) {
 
 /* The usable device with the most memory, made current; else why the largest is not. The
  * others are not woken: that costs each of them memory and us a third of a second. */
-static int choose_device(int *device, cudaDeviceProp *chosen, pali_error *err) {
+static int choose_device(int *device, cudaDeviceProp *chosen, int *built, pali_error *err) {
     int driver, runtime, n;
     int rc = check_driver(&driver, &runtime, &n, err);
     if (rc)
@@ -108,10 +108,20 @@ static int choose_device(int *device, cudaDeviceProp *chosen, pali_error *err) {
         }
         tried[best] = true;
         *device = best;
-        if (check_device(best, chosen, &first) == 0)
+        if (check_device(best, chosen, built, &first) == 0)
             return 0;
     }
     return pali_fail(err, first.code, first.hint, "%s", first.what);
+}
+
+/* The same, and what fits it. */
+static int choose_tuned(int *device, tuning *t, pali_error *err) {
+    cudaDeviceProp p = {};
+    int built = 0, rc = choose_device(device, &p, &built, err);
+    int capability = p.major * 10 + p.minor;
+    if (!rc)
+        *t = tuning_of(built < capability ? built : capability, p.multiProcessorCount);
+    return rc;
 }
 
 /* --- the frame of a long call ---------------------------------------------------------- */
@@ -190,14 +200,23 @@ static int leave(pali_model *m, int rc, const pali_error *why, pali_error *err) 
 
 /* --- the table ---------------------------------------------------------------------------- */
 
-static int cuda_memory(const pali_weights *w, const pali_backend_options *o, pali_memory *out,
-                       pali_error *err) {
+static int memory_on(const tuning *t, const pali_weights *w, const pali_backend_options *o,
+                     pali_memory *out, pali_error *err) {
     pali_model m = {};
+    m.tune = *t;
     int rc = layout_prepare(&m, w, o, err);
     if (!rc)
         rc = layout_place(&m, out, err);
     layout_done(&m);
     return rc;
+}
+
+static int cuda_memory(const pali_weights *w, const pali_backend_options *o, pali_memory *out,
+                       pali_error *err) {
+    int device;
+    tuning t;
+    int rc = choose_tuned(&device, &t, err);
+    return rc ? rc : memory_on(&t, w, o, out, err);
 }
 
 static void cuda_close(pali_model *m) {
@@ -245,7 +264,7 @@ static size_t need_with(const pali_model *m, int positions, pali_quant quant) {
     o.positions = positions;
     o.quant = quant;
     o.head8 = m->head8;
-    return cuda_memory(m->w, &o, &need, NULL) == 0 ? sum_of(&need) + margin : SIZE_MAX;
+    return memory_on(&m->tune, m->w, &o, &need, NULL) == 0 ? sum_of(&need) + margin : SIZE_MAX;
 }
 
 /* What to try when the card is too small, in this order. */
@@ -343,20 +362,38 @@ static int take_embeds(pali_model *m, pali_embeds **out, pali_error *why) {
     return 0;
 }
 
+/* A layer of the encoder and one of prefill, on whatever is there: what the library of products
+ * loads, or takes, on first use is then there, and what it cannot do is known, before a turn
+ * waits for it. CUDA loads code when it is first used (programming guide, lazy loading). */
+static int try_stages(pali_model *m, pali_error *err) {
+    static const int32_t ids[16] = {0};
+    const pali_run *run = m->run;
+    const pali_embeds *one = &m->embeds[0];
+    int P = m->w->config.vision.P, rest = m->positions - P, images = rest > 0;
+    int n = images ? rest : m->positions;
+    m->run = &no_run;
+    m->trial = true;
+    int rc = vision_encode(m, NULL, one->rows, err);
+    if (!rc)
+        rc = decoder_prefill(m, &one, images, ids, n < 16 ? n : 16, err);
+    m->trial = false;
+    m->run = run;
+    m->filled = 0;
+    return rc;
+}
+
 /* Everything between a prepared m and an open one. On failure the caller closes m. */
 static int open_device(pali_model *m, pali_error *err) {
     static const char what[] = "opening the model";
     const pali_text_config *t = &m->w->config.text;
-    cudaDeviceProp device = {};
     pali_memory need;
-    int rc = choose_device(&m->device, &device, err);
+    int rc = choose_tuned(&m->device, &m->tune, err);
     if (!rc)
         rc = layout_place(m, &need, err);
     if (!rc)
         rc = check_room(m, &need, err);
     if (rc)
         return rc;
-    m->tune = tuning_of(device.major, device.minor, device.multiProcessorCount);
     if ((rc = check_cuda(cudaMalloc((void **)&m->weight_block, need.weights), what, err)) ||
         (rc = check_cuda(cudaMalloc((void **)&m->kv_block, need.kv), what, err)) ||
         (rc = check_cuda(cudaMalloc((void **)&m->work_block, need.workspace), what, err)) ||
@@ -387,7 +424,8 @@ static int open_device(pali_model *m, pali_error *err) {
         (rc = layout_upload_rope(m, err)) || (rc = open_embeds(m, err)) ||
         (rc = gemm_open(&m->gemm, m->gemm_space, err)))
         return rc;
-    return decoder_record(m, err);
+    rc = try_stages(m, err);
+    return rc ? rc : decoder_record(m, err);
 }
 
 static int cuda_open(const pali_weights *w, const pali_backend_options *o, const pali_run *run,
@@ -516,9 +554,9 @@ static const pali_backend table = {
 
 static int probe(const pali_backend **out, pali_error *err) {
     cudaDeviceProp properties = {};
-    int device = 0;
+    int device = 0, built;
     *out = NULL;
-    int rc = choose_device(&device, &properties, err);
+    int rc = choose_device(&device, &properties, &built, err);
     if (!rc)
         rc = gemm_available(err);
     if (!rc)
@@ -530,14 +568,14 @@ static void describe(pali_devices *out) {
     pali_error why = {};
     memset(out, 0, sizeof *out);
     out->chosen = -1;
-    int n, rc = check_driver(&out->driver, &out->runtime, &n, &why);
+    int n, built, rc = check_driver(&out->driver, &out->runtime, &n, &why);
     out->count = n;
     for (int i = 0; rc == 0 && i < n && i < PALI_MAX_DEVICES; i++) {
         pali_device *d = &out->device[i];
         cudaDeviceProp p = {};
         pali_error no = {};
         size_t all;
-        if (check_device(i, &p, &no) == 0 && cudaMemGetInfo(&d->free, &all) != cudaSuccess)
+        if (check_device(i, &p, &built, &no) == 0 && cudaMemGetInfo(&d->free, &all) != cudaSuccess)
             d->free = 0;
         snprintf(d->name, sizeof d->name, "%.95s", p.name);
         snprintf(d->why_not, sizeof d->why_not, "%s", no.what);
@@ -546,7 +584,7 @@ static void describe(pali_devices *out) {
         d->memory = p.totalGlobalMem;
     }
     cudaDeviceProp chosen = {};
-    if (rc == 0 && choose_device(&out->chosen, &chosen, NULL) != 0)
+    if (rc == 0 && choose_device(&out->chosen, &chosen, &built, NULL) != 0)
         out->chosen = -1;
     pali_error library = {};
     if (rc == 0 && gemm_available(&library) != 0)

@@ -11,10 +11,10 @@ static const tuning table[] = {
     {120, true, true, 6, {4, 4, 4}, 256, 1, 0},
 };
 
-tuning tuning_of(int major, int minor, int sms) {
+tuning tuning_of(int capability, int sms) {
     tuning t = table[0];
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (table[i].capability <= major * 10 + minor)
+        if (table[i].capability <= capability)
             t = table[i];
     t.sms = sms > 0 ? sms : 1;
     return t;

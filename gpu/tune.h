@@ -14,6 +14,7 @@ typedef struct {
     int sms;        /* multiprocessors; not of the table */
 } tuning;
 
-tuning tuning_of(int major, int minor, int sms);
+/* capability: of the device, or of the code where that is older. */
+tuning tuning_of(int capability, int sms);
 
 #endif

@@ -95,8 +95,8 @@ int vision_encode(pali_model *m, const float *pixels, float *out, pali_error *er
     const pali_vision_config *c = &m->w->config.vision;
     int D = m->w->config.text.D;
     int64_t ld = ld8(c->D), ldp = ld8((int64_t)c->channels * c->patch * c->patch);
-    int rc = steps_begin(m, PALI_STAGE_ENCODE, c->layers + 1, err);
-    if (!rc)
+    int layers = m->trial ? 1 : c->layers, rc = steps_begin(m, PALI_STAGE_ENCODE, layers + 1, err);
+    if (!rc && pixels)
         rc = check_cuda(cudaMemcpyAsync(m->enc.pixels, pixels,
                                         (size_t)c->channels * c->S * c->S * sizeof *pixels,
                                         cudaMemcpyHostToDevice, m->stream),
@@ -113,7 +113,7 @@ int vision_encode(pali_model *m, const float *pixels, float *out, pali_error *er
     rc = add_product(m,
                      product(m, c->P, c->D, (int)ldp, m->enc.a, ldp, m->patch_w, ldp, m->enc.x, ld),
                      m->patch_b, err);
-    for (int i = 0; i < c->layers && rc == 0; i++) {
+    for (int i = 0; i < layers && rc == 0; i++) {
         rc = encode_layer(m, &m->vision[i], err);
         if (!rc)
             rc = step_queued(m, err);

@@ -24,6 +24,7 @@ typedef struct {
     int devices, driver, runtime, major, minor, multiprocessors;
     size_t memory, shared_per_block; /* the latter as opted in to; 48 KB without */
     int arch;                        /* kernels are built for: 90 for sm_90; 0: for any */
+    int ptx;                         /* and are there for newer devices too, from this on; 0: not */
     int no_gemm;                     /* the library of matrix products is not there */
 } emu_device;
 

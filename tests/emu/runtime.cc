@@ -49,7 +49,7 @@ struct emu_event {
 };
 
 static const size_t SHARED_DEFAULT = 48 * 1024;
-static const emu_device DEFAULTS = {1, 13000, 13000, 9, 0, 4, (size_t)2 << 30, 227 * 1024, 0, 0};
+static const emu_device DEFAULTS = {1, 13000, 13000, 9, 0, 4, (size_t)2 << 30, 227 * 1024, 0, 0, 0};
 
 static struct {
     emu_device device = DEFAULTS;
@@ -232,6 +232,18 @@ cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> w) {
     return cudaSuccess;
 }
 
+/* What the code that runs was written for; 0: none runs. Code for x.y runs on x.z, z >= y; PTX
+ * on everything newer. */
+static int built() {
+    const emu_device &d = host.device;
+    int here = d.major * 10 + d.minor;
+    if (d.arch == 0)
+        return here;
+    if (d.arch / 10 == d.major && d.arch % 10 <= d.minor)
+        return d.arch;
+    return d.ptx && d.ptx <= here ? d.ptx : 0;
+}
+
 cudaError_t emu_launch_body(const char *name, emu_site site, const void *kernel, dim3 grid,
                             dim3 block, size_t shared, cudaStream_t stream, bool early,
                             std::function<void()> body) {
@@ -240,6 +252,8 @@ cudaError_t emu_launch_body(const char *name, emu_site site, const void *kernel,
     if (threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 ||
         grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
         return note(cudaErrorInvalidConfiguration);
+    if (early && built() < 90) /* a device would start it early, and it would not wait */
+        return note(cudaErrorInvalidValue);
     auto limit = host.opted_in.find(kernel);
     if (shared > (limit == host.opted_in.end() ? SHARED_DEFAULT : limit->second))
         return note(cudaErrorInvalidValue);
@@ -259,13 +273,11 @@ cudaError_t emu_func_shared(const void *kernel, cudaFuncAttribute attribute, int
     return cudaSuccess;
 }
 
-/* Code for x.y runs on x.z, z >= y. */
 cudaError_t emu_func_attributes(cudaFuncAttributes *a) {
     ENTER_DEVICE("cudaFuncGetAttributes");
     *a = {};
-    int arch = host.device.arch;
-    bool runs = arch == 0 || (arch / 10 == host.device.major && arch % 10 <= host.device.minor);
-    return runs ? cudaSuccess : note(cudaErrorNoKernelImageForDevice);
+    a->ptxVersion = built();
+    return a->ptxVersion ? cudaSuccess : note(cudaErrorNoKernelImageForDevice);
 }
 
 /* --- the device ------------------------------------------------------------------------------------ */
@@ -700,6 +712,10 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     *exec = new emu_graph(*graph);
     host.objects++, host.made++;
     return cudaSuccess;
+}
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t) {
+    ENTER_DEVICE("cudaGraphUpload");
+    return exec == nullptr ? note(cudaErrorInvalidValue) : cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     ENTER_DEVICE("cudaGraphLaunch");

@@ -127,7 +127,7 @@ int main(int argc, char **argv) {
     check(cudaMemset(counter, 0, sizeof *counter), "memory");
     check(cudaDeviceSynchronize(), "memory");
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-    tuning base = tuning_of(p.major, p.minor, p.multiProcessorCount);
+    tuning base = tuning_of(p.major * 10 + p.minor, p.multiProcessorCount);
     for (int form = 0; form < FORMS; form++) {
         tuning best = base;
         double least = 0;

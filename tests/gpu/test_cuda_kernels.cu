@@ -2,6 +2,7 @@
  * surrounded by a pattern that must survive, and each test runs in every scheduling order
  * with bitwise equal results. bf16 outputs may be off by half a unit of 2^-8, f16 of 2^-11. */
 #include "core/quant.h"
+#include "gpu/gemm.h"
 #include "gpu/kernels.h"
 #include "tests/emu/control.h"
 
@@ -171,7 +172,7 @@ typedef void *body(half_type half, int size, size_t *bytes);
 static int variant; /* of what is tuned; it must change no bit */
 static const tuning *tuned(int sms) {
     static tuning t;
-    t = tuning_of(9, 0, sms);
+    t = tuning_of(90, sms);
     t.early = variant % 2 == 0;
     t.ahead = variant == 0 ? 128 : 4096;
     t.blocks = 1;
@@ -204,6 +205,7 @@ static void in_every_order(body *f, const int *sizes, int n) {
 }
 
 static void done(void) {
+    assert_int_equal(cudaGetLastError(), cudaSuccess); /* a launch that was refused */
     assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
 }
 
@@ -1011,9 +1013,110 @@ static void cuda_kernels_attention_of_many_rows(void **unused) {
     in_every_order(flash_body, keys, 5);
 }
 
+/* --- products of many rows ------------------------------------------------------------------ */
+
+typedef struct {
+    int m, n, k, batch;
+    bool wide, bias, gelu, add, b_kn; /* wide: float32 out */
+    float scale;
+} many_rows;
+
+/* What vision and prefill ask of gemm.h; the last ones of their real sizes, on a device only,
+ * where they say whether the library has a way at all. */
+static const many_rows products[] = {
+    {9, 72, 24, 1, false, true, false, false, false, 1},
+    {64, 37, 40, 1, false, true, true, false, false, 1},
+    {300, 24, 37, 1, true, true, false, true, false, 1},
+    {1, 300, 64, 1, true, false, false, false, false, 1},
+    {17, 64, 311, 1, true, false, false, true, false, 128},
+    {33, 40, 8, 3, true, false, false, false, false, 0.3f},
+    {33, 8, 19, 3, false, false, false, false, true, 1},
+    {256, 1152, 592, 1, true, true, false, true, false, 1},
+    {256, 3456, 1152, 1, false, true, false, false, false, 1},
+    {512, 4304, 1152, 1, false, true, true, false, false, 1},
+    {512, 1152, 4304, 1, true, true, false, true, false, 1},
+    {256, 2048, 1152, 1, true, true, false, false, false, 1},
+    {271, 2560, 2048, 1, true, false, false, false, false, 1},
+    {271, 32768, 2048, 1, true, false, false, false, false, 1},
+    {271, 2048, 16384, 1, true, false, false, true, false, 1},
+};
+enum {
+    SMALL_PRODUCTS = 7
+};
+
+static void *gemm_body(half_type half, int which, size_t *bytes) {
+    const many_rows *p = &products[which];
+    int brows = p->b_kn ? p->k : p->n, bcols = p->b_kn ? p->n : p->k;
+    int64_t lda = up8(p->k), ldb = up8(bcols), ldc = up8(p->n);
+    size_t rows = (size_t)p->batch * p->m, size = p->wide ? 4 : 2;
+    double *a, *b, *bias = NULL;
+    gemm_args g = {};
+    g.m = p->m, g.n = p->n, g.k = p->k, g.batch = p->batch;
+    g.in = half == HALF_F16 ? GEMM_F16 : GEMM_BF16;
+    g.out = p->wide ? GEMM_F32 : g.in;
+    g.a = halves(half, p->batch * p->m, p->k, lda, 1, &a);
+    g.b = halves(half, p->batch * brows, bcols, ldb, 1, &b);
+    g.lda = lda, g.ldb = ldb, g.ldc = ldc;
+    g.stride_a = p->m * lda, g.stride_b = brows * ldb, g.stride_c = p->m * ldc;
+    g.b_kn = p->b_kn, g.gelu = p->gelu, g.add = p->add, g.scale = p->scale;
+    float *before = floats(rows * (size_t)ldc, 1), *wide = floats((size_t)p->n, 1);
+    *bytes = rows * (size_t)ldc * size;
+    g.c = device(*bytes, p->wide ? before : NULL);
+    if (p->bias && p->wide)
+        g.bias = device((size_t)p->n * 4, wide);
+    else if (p->bias)
+        g.bias = halves(half, 1, p->n, p->n, 1, &bias);
+    gemm_context *context;
+    pali_error err = {};
+    if (gemm_open(&context, device(gemm_workspace(), NULL), &err) != 0 ||
+        gemm(context, &g, 0, &err) != 0)
+        fail_msg("%s", err.what);
+    done();
+    gemm_close(context);
+    void *got = host(g.c, *bytes);
+    size_t step = rows * (size_t)p->n / 3000 + 1; /* of the large ones, some */
+    for (size_t i = 0; i < rows * (size_t)p->n; i += step) {
+        size_t r = i / (size_t)p->n, c = i % (size_t)p->n, at = r / (size_t)p->m, k = (size_t)p->k;
+        size_t first = at * (size_t)brows;
+        double want = 0;
+        for (size_t j = 0; j < k; j++)
+            want +=
+                a[r * k + j] * b[p->b_kn ? (first + j) * (size_t)p->n + c : (first + c) * k + j];
+        want *= p->scale;
+        if (p->bias)
+            want += p->wide ? wide[c] : bias[c];
+        if (p->gelu)
+            want = gelu(want);
+        if (p->add)
+            want += before[r * (size_t)ldc + c];
+        double value = p->wide ? ((float *)got)[r * (size_t)ldc + c]
+                               : widen16(half, ((uint16_t *)got)[r * (size_t)ldc + c]);
+        /* Sums of k float32 products; the library's tanh may be the chip's, good to 2^-11. */
+        double off = 3e-6 * p->k * p->scale + (p->wide ? 1e-5 : tolerance(half)) * fabs(want) +
+                     (p->gelu ? 1e-3 : 0);
+        if (!(fabs(value - want) <= off))
+            fail_msg("product %d: element %zu, %zu is %.9g, not %.9g", which, r, c, value, want);
+    }
+    free(a), free(b), free(bias), free(before), free(wide);
+    return got;
+}
+
+static void cuda_kernels_products(void **unused) {
+    (void)unused;
+    int which[sizeof products / sizeof *products];
+    for (int i = 0; i < (int)(sizeof which / sizeof *which); i++)
+        which[i] = i;
+    pali_error err = {};
+    if (gemm_available(&err) != 0)
+        fail_msg("%s", err.what);
+    in_every_order(gemm_body, which,
+                   emu_present() ? SMALL_PRODUCTS : (int)(sizeof which / sizeof *which));
+}
+
 int main(void) {
     emu_reset();
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cuda_kernels_products),
         cmocka_unit_test(cuda_kernels_norms),
         cmocka_unit_test(cuda_kernels_rows),
         cmocka_unit_test(cuda_kernels_rope),

@@ -318,6 +318,48 @@ static void cuda_model_nf4_is_the_cpu_model(void **unused) {
     drop(r);
 }
 
+static void shape(pali_matrix *m, int rows, int cols) {
+    m->rows = rows;
+    m->cols = cols;
+}
+
+/* Every released model has rows that NF4 fits: the plan of one layer of each, which reads no
+ * weights. */
+static void cuda_model_takes_released_sizes(void **unused) {
+    (void)unused;
+    static const struct {
+        int gemma, D, F, H, K, E;
+    } released[] = {{1, 2048, 16384, 8, 1, 256},
+                    {2, 2304, 9216, 8, 4, 256},
+                    {2, 3584, 14336, 16, 8, 256},
+                    {2, 4608, 36864, 32, 16, 128}};
+    for (size_t i = 0; i < sizeof released / sizeof *released; i++) {
+        pali_config c = released[i].gemma == 2 ? second : first;
+        c.text.layers = c.vision.layers = 1;
+        random_model *r = make(c, PALI_BF16);
+        pali_weights *w = &r->w;
+        pali_text_config *t = &w->config.text;
+        pali_text_layer *l = &w->text[0];
+        t->D = released[i].D, t->F = released[i].F;
+        t->H = released[i].H, t->K = released[i].K, t->E = released[i].E;
+        int D = t->D, F = t->F, HE = t->H * t->E, KE = t->K * t->E;
+        pali_matrix *norms[] = {&l->attn_norm,     &l->mlp_norm, &l->post_attn_norm,
+                                &l->post_mlp_norm, &w->norm,     &w->proj_b};
+        for (size_t k = 0; k < sizeof norms / sizeof *norms; k++)
+            shape(norms[k], 1, D);
+        shape(&w->embed, t->V, D), shape(&w->proj_w, D, w->config.vision.D);
+        shape(&l->q_w, HE, D), shape(&l->k_w, KE, D), shape(&l->v_w, KE, D);
+        shape(&l->o_w, D, HE), shape(&l->gate_w, F, D), shape(&l->up_w, F, D);
+        shape(&l->down_w, D, F);
+        for (int q = PALI_QUANT_NONE; q <= PALI_QUANT_NF4; q++) {
+            pali_memory need;
+            pali_backend_options o = {.positions = 1280, .quant = (pali_quant)q};
+            assert_ok(cuda->memory(w, &o, &need, &err), err);
+        }
+        drop(r);
+    }
+}
+
 /* A card on which only a quantised decoder fits: that is what the refusal says to do. */
 static void cuda_model_names_the_precision_that_fits(void **unused) {
     (void)unused;
@@ -675,7 +717,9 @@ static void cuda_model_generates_until_stopped(void **unused) {
     p.vocab = V + 1;
     assert_int_equal(cuda->generate(g, &p, NULL, NULL), PALI_EARG);
     p.vocab = V;
-    /* A stop is obeyed before the next token is handed out, whatever was queued. */
+    /* A stop is obeyed before the next token is handed out; one step is queued behind it at most:
+     * the first token is of logits that are there, the others are steps of so many kernels. */
+    const int token = 1 + 5 * s.r->w.config.text.layers + 1 + 2;
     for (int at = 1; at < SAID; at += 3) {
         atomic_int cancel = 0;
         heard until = {.stop_at = at, .cancel_at_stop = &cancel};
@@ -688,9 +732,24 @@ static void cuda_model_generates_until_stopped(void **unused) {
         assert_int_equal(until.n, at);
         assert_memory_equal(until.tokens, h.tokens, (size_t)at * sizeof *h.tokens);
         launches = emu_launches() - launches;
-        int token = 1 + 5 * s.r->w.config.text.layers + 1 + 2;
-        assert_true(!emu_present() || launches <= 2 + (at + 1) * token);
+        assert_true(!emu_present() || launches <= 2 + at * token);
     }
+    /* And so with eos: at most one step is under way behind it, which is computed for nothing. */
+    for (int at = 0; at < SAID; at++) {
+        heard until = {.n = 0};
+        p.user = &until;
+        p.eos = h.tokens[at];
+        begin(g, &s);
+        long launches = emu_launches();
+        assert_ok(cuda->generate(g, &p, NULL, &err), err);
+        launches = emu_launches() - launches;
+        assert_int_equal(until.tokens[until.n - 1], p.eos);
+        assert_memory_equal(until.tokens, h.tokens, (size_t)until.n * sizeof *h.tokens);
+        assert_true(!emu_present() || launches <= 2 + until.n * token);
+        assert_ok(cuda->rewind(g, 9 + until.n - 1, &err), err); /* eos took no place */
+        assert_int_equal(cuda->rewind(g, 9 + until.n, NULL), PALI_EARG);
+    }
+    p.eos = -1;
     /* Weights that make no numbers. */
     heard none = {.n = 0};
     p.user = &none;
@@ -907,16 +966,27 @@ static void cuda_model_refuses_what_cannot_be(void **unused) {
     }
 }
 
-/* What is told beforehand is what is taken, and too little is refused before anything is. */
+/* What is told beforehand is what is taken, and too little is refused before anything is. Room
+ * for scores is taken on chips that keep them in memory, and on no others. */
 static void cuda_model_memory_is_told_and_kept(void **unused) {
     (void)unused;
     if (!emu_present())
         skip();
     scene s = scene_open(&second, PALI_F32);
     pali_backend_options o = {.threads = 1, .positions = 100};
-    pali_memory need;
-    assert_ok(cuda->memory(&s.r->w, &o, &need, &err), err);
+    pali_memory need, old;
+    emu_settings()->major = 7;
+    emu_settings()->minor = 5;
+    assert_ok(cuda->memory(&s.r->w, &o, &old, &err), err);
     pali_model *m = open_on(cuda, &s.r->w, 100);
+    assert_int_equal(emu_allocated(), old.weights + old.kv + old.workspace);
+    cuda->close(m);
+    emu_reset();
+    assert_ok(cuda->memory(&s.r->w, &o, &need, &err), err);
+    /* 6 heads, 100 queries, 104 keys: a float32 and a half each. */
+    assert_int_equal(old.workspace - need.workspace,
+                     6 * 100 * 104 * 4 + (6 * 100 * 104 * 2 + 255) / 256 * 256);
+    m = open_on(cuda, &s.r->w, 100);
     size_t sum = need.weights + need.kv + need.workspace;
     assert_int_equal(emu_allocated(), sum);
     cuda->close(m);
@@ -946,7 +1016,8 @@ static void cuda_model_open_survives_every_failure(void **unused) {
         "cudaFuncGetAttributes",    "cudaMemGetInfo",      "cudaMalloc",
         "cudaMallocHost",           "cudaMemsetAsync",     "cudaStreamCreateWithFlags",
         "cudaEventCreateWithFlags", "cudaEventRecord",     "cudaEventSynchronize",
-        "cudaMemcpyAsync",          "cudaStreamWaitEvent",
+        "cudaMemcpyAsync",          "cudaStreamWaitEvent", "cudaGraphInstantiate",
+        "cudaGraphUpload",
     };
     pali_config c = first;
     c.vision.layers = c.text.layers = 1;
@@ -1130,6 +1201,28 @@ static void cuda_model_foreign_build_is_noticed_first(void **unused) {
     scene_close(&s);
 }
 
+/* The driver makes code from older PTX, in which no kernel waits for the one before: then none
+ * may start early. The emulator refuses such launches. */
+static void cuda_model_runs_code_of_an_older_chip(void **unused) {
+    (void)unused;
+    if (!emu_present())
+        skip();
+    scene s = scene_open(&first, PALI_BF16);
+    size_t bytes = 2 * (size_t)s.r->w.config.text.V * sizeof(float);
+    int tokens[2];
+    pali_model *m = open_on(cuda, &s.r->w, 60);
+    float *want = answer(cuda, m, &s, 0, 2, tokens);
+    cuda->close(m);
+    emu_settings()->arch = emu_settings()->ptx = 80;
+    m = open_on(cuda, &s.r->w, 60);
+    float *got = answer(cuda, m, &s, 0, 2, tokens);
+    assert_memory_equal(got, want, bytes);
+    cuda->close(m);
+    emu_reset();
+    free(got), free(want);
+    scene_close(&s);
+}
+
 static void cuda_model_describes_the_devices(void **unused) {
     (void)unused;
     pali_devices d;
@@ -1187,6 +1280,7 @@ int main(void) {
         cmocka_unit_test(cuda_model_takes_stored_codes),
         cmocka_unit_test(cuda_model_int8_head_is_near_the_stored_one),
         cmocka_unit_test(cuda_model_quantising_saves_memory),
+        cmocka_unit_test(cuda_model_takes_released_sizes),
         cmocka_unit_test(cuda_model_names_the_precision_that_fits),
         cmocka_unit_test(cuda_model_answers_as_the_cpu_does),
         cmocka_unit_test(cuda_model_order_does_not_change_a_bit),
@@ -1205,6 +1299,7 @@ int main(void) {
         cmocka_unit_test(cuda_model_survives_nonsense_weights),
         cmocka_unit_test(cuda_model_says_why_there_is_no_device),
         cmocka_unit_test(cuda_model_foreign_build_is_noticed_first),
+        cmocka_unit_test(cuda_model_runs_code_of_an_older_chip),
         cmocka_unit_test(cuda_model_describes_the_devices),
     };
     return cmocka_run_group_tests_name("cuda_model", tests, NULL, NULL);

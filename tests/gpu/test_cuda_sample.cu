@@ -71,9 +71,10 @@ static void compare(bench *b, int vocab, const pali_sampling *s, uint64_t counte
     assert_int_equal(cudaMemset(b->a.draw, 0, sizeof(draw_state)), cudaSuccess);
     assert_int_equal(cudaMemcpy(b->a.draw, &r, sizeof r, cudaMemcpyHostToDevice), cudaSuccess);
     assert_int_equal(cudaMemcpy(b->a.state, &now, sizeof now, cudaMemcpyHostToDevice), cudaSuccess);
-    tuning t = tuning_of(9, 0, sms);
+    tuning t = tuning_of(90, sms);
     for (int i = 0; i < 3; i++)
         sample_step(&b->a, s->temperature > 0, &t, 0);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
     assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
     int32_t want = -1;
     for (int i = 0; i < 3; i++) {
