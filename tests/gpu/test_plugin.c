@@ -220,22 +220,26 @@ static void plugin_says_once_that_the_card_is_not_used(void **unused) {
 static void plugin_names_a_remedy_that_fits(void **unused) {
     (void)unused;
     static const char ask[] = "-m assets/demo assets/demo/demo.png -p 'caption en' -n 1 -b cuda";
-    char arguments[160], again[200];
-    int status, context;
+    char arguments[160], again[200], memory[16];
+    int status, context, need;
     snprintf(arguments, sizeof arguments, "%s -q none", ask);
-    char *said = run_program(true, "90", arguments, &status);
+    char *said = run_program(true, "66", arguments, &status);
+    assert_non_null(strstr(said, "close what else uses the card, or use the CPU"));
+    char *needs = strstr(said, "the model needs ");
+    assert_non_null(needs);
+    assert_int_equal(sscanf(needs, "the model needs %d MB", &need), 1);
+    snprintf(memory, sizeof memory, "%d", need - 1);
+    said = run_program(true, memory, arguments, &status);
     assert_int_equal(status, 1 << 8);
     char *advice = strstr(said, "\n      use --context ");
     assert_non_null(advice);
     assert_int_equal(sscanf(advice, " use --context %d, which needs ", &context), 1);
     snprintf(again, sizeof again, "%s --context %d", arguments, context);
-    assert_string_equal(run_program(true, "90", again, &status), "");
+    assert_string_equal(run_program(true, memory, again, &status), "");
     assert_int_equal(status, 0);
     snprintf(again, sizeof again, "%s --context %d", arguments, context + 64);
-    run_program(true, "90", again, &status);
+    run_program(true, memory, again, &status);
     assert_int_equal(status, 1 << 8);
-    said = run_program(true, "66", arguments, &status);
-    assert_non_null(strstr(said, "close what else uses the card, or use the CPU"));
 }
 
 /* What `pali doctor` says of cards: a good one, one too old. The emulated plugin's settings
