@@ -48,6 +48,9 @@ FONT_FILES = [f"{d}/{f}" for d, names in {
         "LiberationSans-Regular.ttf", "LiberationSans-Bold.ttf", "LiberationSerif-Regular.ttf",
         "LiberationSerif-Bold.ttf", "LiberationMono-Regular.ttf", "LiberationMono-Bold.ttf"],
 }.items() for f in names]
+# the light ones of unequal widths are the hardest to read, so they are drawn twice as often
+FONT_FILES += [f for f in FONT_FILES if f.rsplit("/", 1)[1] in (
+    "DejaVuSans.ttf", "DejaVuSerif.ttf", "LiberationSans-Regular.ttf", "LiberationSerif-Regular.ttf")]
 
 WORDS = """open close save file edit view help exit start stop play pause next back home menu user name
 login email send reply print copy paste undo redo find search replace cancel apply accept yes no error
@@ -61,7 +64,10 @@ seven eight nine ten zero north south east west map zoom quick brown jumps over 
 build make run debug release version linux kernel shell root byte bit node port host server client cache
 queue stack heap list array index key value true false null main loop code data type int float char""".split()
 
+NARROW = "ijltfr1"          # two or more of these share what one patch shows
+
 _font_cache = {}
+_follow = {}
 _bank = []
 
 
@@ -250,20 +256,43 @@ def mask(shape, f):
     return np.asarray(im.resize((MASK, MASK), Image.BOX))
 
 
+def random_letters(rng, n, pool=CHARS):
+    """No word at all, so that letters must be read one by one; often narrow ones, and pairs of the same."""
+    narrow = .3 if rng.random() < .4 else 0
+    s = ""
+    while len(s) < n:
+        c = str(rng.choice(list(NARROW if rng.random() < narrow else pool)))
+        s += c * (2 if rng.random() < .12 else 1)
+    return s[:n]
+
+
+def likely_word(rng, n):
+    """A word that is none, of letters as they follow two others in WORDS."""
+    if not _follow:
+        for w in WORDS:
+            for i, c in enumerate(w):
+                _follow.setdefault(w[max(0, i - 2):i], []).append(c)
+    s = ""
+    while len(s) < n:
+        after = _follow.get(s[-2:]) or _follow.get(s[-1:]) or _follow[""]
+        s += after[int(rng.integers(len(after)))]
+    return s
+
+
 def random_text(rng, limit):
     r = rng.random()
-    if r < 0.26:
+    if r < 0.16:
         s = str(rng.choice(WORDS))
-    elif r < 0.38:
+    elif r < 0.24:
         s = " ".join(str(w) for w in rng.choice(WORDS, 2))
-    elif r < 0.54:
+    elif r < 0.38:
         s = "".join(rng.choice(list("0123456789"), int(rng.integers(1, 7))))
-    elif r < 0.62:
+    elif r < 0.44:
         s = str(rng.choice(WORDS)) + " " + str(rng.integers(0, 1000))
+    elif r < 0.66:
+        s = likely_word(rng, int(rng.integers(3, 10)))
     else:
-        # no word at all, so that letters must be read one by one
-        pool = CHARS if r > 0.85 else CHARS[:26]
-        s = "".join(rng.choice(list(pool), int(rng.integers(2, 9))))
+        s = random_letters(rng, int(rng.integers(2, 10)), CHARS if r > 0.85 else CHARS[:26])
     return s[:limit].strip() or "a"
 
 
@@ -314,10 +343,10 @@ def scene(rng, kind=None):
 
     if kind in ("text", "mixed"):
         lum = bgmean.mean()
-        for _ in range(20):
-            name = str(rng.choice(COLORS, p=[.07, .07, .09, .07, .05, .05, .3, .3]))
+        for _ in range(20):          # another colour is enough, it need not be lighter or darker: red on green
+            name = str(rng.choice(COLORS, p=[.11, .09, .12, .08, .06, .06, .24, .24]))
             ink = pick_color(rng, name)
-            if np.abs(bgmean.mean(1) - np.mean(ink)).min() > 70:
+            if np.sqrt(((bgmean - np.array(ink)) ** 2).sum(1)).min() > 85:
                 break
         else:
             ink = (255, 255, 255) if lum < 128 else (0, 0, 0)

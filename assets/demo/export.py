@@ -46,32 +46,7 @@ def config(vocab_true, vocab):
 
 
 def tensors(tower, dec):
-    out = {}
-    V, L = "vision_tower.vision_model.", "language_model.model."
-    w = M.VISION["width"]
-    out[V + "embeddings.patch_embedding.weight"] = tower.stem.weight.view(w, 3, M.PATCH, M.PATCH)
-    out[V + "embeddings.patch_embedding.bias"] = tower.stem.bias
-    out[V + "embeddings.position_embedding.weight"] = tower.pos
-    for i, b in enumerate(tower.blocks):
-        p = f"{V}encoder.layers.{i}."
-        for name, m in (("layer_norm1", b.norm1), ("layer_norm2", b.norm2), ("self_attn.out_proj", b.out),
-                        ("mlp.fc1", b.fc1), ("mlp.fc2", b.fc2)):
-            out[p + name + ".weight"], out[p + name + ".bias"] = m.weight, m.bias
-        for j, name in enumerate("qkv"):
-            out[f"{p}self_attn.{name}_proj.weight"] = b.qkv.weight[j * w:(j + 1) * w]
-            out[f"{p}self_attn.{name}_proj.bias"] = b.qkv.bias[j * w:(j + 1) * w]
-    out[V + "post_layernorm.weight"], out[V + "post_layernorm.bias"] = tower.norm.weight, tower.norm.bias
-    out["multi_modal_projector.linear.weight"] = dec.proj.weight
-    out["multi_modal_projector.linear.bias"] = dec.proj.bias
-    out[L + "embed_tokens.weight"] = dec.table()
-    for i, b in enumerate(dec.blocks):
-        p = f"{L}layers.{i}."
-        for name, m in (("self_attn.q_proj", b.q), ("self_attn.k_proj", b.k), ("self_attn.v_proj", b.v),
-                        ("self_attn.o_proj", b.o), ("mlp.gate_proj", b.gate), ("mlp.up_proj", b.up),
-                        ("mlp.down_proj", b.down), ("input_layernorm", b.norm1),
-                        ("post_attention_layernorm", b.norm2)):
-            out[p + name + ".weight"] = m.weight
-    out[L + "norm.weight"] = dec.norm.weight
+    out = dict(M.released(tower, dec), **{M.TABLE: dec.table()})
     return {k: v.detach().to(torch.bfloat16).contiguous() for k, v in out.items()}
 
 

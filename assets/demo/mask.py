@@ -6,6 +6,7 @@ above zero is object, nominal range [-1, 1]. The encoder only makes the codes th
 the checkpoint mask.pt and is not shipped.
 
     mask.py --dir RUN --steps N --out mask.npz     trains (goes on from RUN/mask.pt), writes the decoder
+    mask.py --dir RUN --from DIR --steps N         trains an encoder for the mask.npz of an exported model, which stays
     mask.py --dir RUN --out mask.npz --check 400   mean IoU of decoder(codes(mask)) on fresh masks a shape
 """
 import argparse
@@ -135,11 +136,87 @@ def train(codec, a):
                   f"IoU {iou(out > 0, b > .5).mean():.4f} codes used {used}", flush=True)
 
 
+@torch.no_grad()
+def asked(folder, codec, rng, count):
+    """Masks of drawn objects and the codes an exported model gives them -> masks [N, 64, 64], codes [N, 16].
+
+    Many codes do nearly the same, and a decoder of text that has learned one of them should not have to learn another.
+    Only answers that fit the object are taken."""
+    import model as M
+    import train as T              # both import this file
+    tok = T.Tokens(os.path.join(folder, "tokenizer.model"))
+    tower, dec = M.Tower(), M.Decoder(tok.vocab, tok.loc0)
+    M.load_released(folder, tower, dec)
+    x, codes = [], []
+    for _ in range(0, count, 100):
+        scenes = [draw.scene(rng, "single") for _ in range(100)]
+        px = torch.from_numpy(np.stack([np.asarray(draw.squeeze(s["image"])) for s in scenes]))
+        things = [s["objects"][0] for s in scenes]
+        prompts = [tok.prompt(f"segment {o['color']} {o['shape']}") for o in things]
+        for o, ids in zip(things, M.generate(dec, tower(M.patches(px)), prompts, limit=22)):
+            k = [i - tok.seg0 for i in ids if tok.seg0 <= i < tok.seg0 + CODES]
+            if len(k) == 16:
+                x.append(draw.mask(o["shape"], o["form"]))
+                codes.append(k)
+    x, codes = torch.from_numpy(np.stack(x)).float() / 255, torch.tensor(codes)
+    fit = torch.cat([iou(codec.decode(codec.book[c]) > 0, m > .5) for m, c in zip(x.split(200), codes.split(200))]) > .8
+    return x[fit], codes[fit]
+
+
+def train_encoder(codec, a):
+    """An encoder for the decoder and the codes there are. At first each vector is a mixture of all codes, the nearer
+    the more, so that no code is out of reach of the gradient; the mixture narrows down to the nearest alone. In the
+    second half the encoder also learns which of the codes that do nearly the same the model prefers."""
+    rng = np.random.default_rng(a.seed)
+    x = masks(rng, 16000, draw.SHAPES + ["other"])
+    like, codes = asked(a.origin, codec, rng, 3500)
+    opt = torch.optim.AdamW(codec.encoder.parameters(), lr=2e-3, weight_decay=1e-4)
+    apart = torch.cdist(codec.book, codec.book).square()
+    apart = apart[apart > 0].median()
+    began = time.time()
+    for step in range(a.steps):
+        part = step / a.steps
+        for g in opt.param_groups:
+            g["lr"] = 2e-3 * min(1, (1 - part) / .4)
+        b = x[torch.randint(len(x), (64,))]
+        if part > .5:
+            i = torch.randint(len(like), (48,))
+            b = torch.cat([like[i], b[:16]])
+        z = codec.encode(b)
+        k = codec.nearest(z)
+        far = torch.cdist(z, codec.book[None]).square() / apart
+        soft = torch.softmax(-far / (.3 * .003 ** min(1, part / .4)), -1) @ codec.book
+        q = codec.book[k]
+        out = codec.decode(soft if part < .4 else z + (q - z).detach())
+        loss = 6 * F.binary_cross_entropy_with_logits(STEEP * out, b) + F.mse_loss(z, q) / apart
+        if part > .5:
+            loss = loss + F.cross_entropy(-15 * far[:48].flatten(0, 1), codes[i].flatten())
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        if step % 200 == 0:
+            with torch.no_grad():
+                good = iou(codec.decode(q) > 0, b > .5).mean()
+                same = (codec.codes(like[:200]) == codes[:200]).float().mean()
+            print(f"step {step} {time.time() - began:.0f} s loss {loss.item():.4f} IoU {good:.4f} "
+                  f"codes used {len(k.unique())}, the model's {same:.2f}", flush=True)
+
+
 def export(codec, path):
     arrays = {f"decoder.{k}": v for k, v in codec.decoder.state_dict().items()}
     arrays["_vq_vae._embedding"] = codec.book
     np.savez(path, **{k: v.detach().numpy().astype(np.float32) for k, v in arrays.items()})
     print(sum(v.numel() for v in arrays.values()), "numbers in", path)
+
+
+def load_decoder(codec, path):
+    """The decoder and the codes of a file made by export()."""
+    arrays = {k: torch.from_numpy(v) for k, v in np.load(path).items()}
+    codec.book.copy_(arrays.pop("_vq_vae._embedding"))
+    codec.decoder.load_state_dict({k.removeprefix("decoder."): v for k, v in arrays.items()})
+    codec.sums.copy_(codec.book)
+    for p in codec.decoder.parameters():
+        p.requires_grad_(False)
 
 
 def load(run):
@@ -152,6 +229,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--dir", required=True)
     ap.add_argument("--out")
+    ap.add_argument("--from", dest="origin", metavar="FOLDER", help="exported model whose mask.npz stays as it is")
     ap.add_argument("--steps", type=int, default=0)
     ap.add_argument("--seed", type=int, default=11)
     ap.add_argument("--check", type=int, default=0, help="fresh masks of each shape")
@@ -160,8 +238,10 @@ def main():
     torch.set_num_threads(2)
     path = os.path.join(a.dir, "mask.pt")
     codec = load(a.dir) if os.path.exists(path) else Codec()
+    if a.origin:
+        load_decoder(codec, os.path.join(a.origin, "mask.npz"))
     if a.steps:
-        train(codec, a)
+        (train_encoder if a.origin else train)(codec, a)
         torch.save(codec.state_dict(), path)
     if a.out:
         export(codec, a.out)

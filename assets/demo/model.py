@@ -4,10 +4,12 @@ Only what training needs. export.py writes the weights under the released names 
 against transformers.
 """
 import math
+import os
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 SIZE, PATCH, GRID = 112, 14, 8
 N_IMAGE = GRID * GRID
@@ -372,6 +374,56 @@ class Decoder(nn.Module):
             x = x + b.attend(n, cs, k, v, bias)
             x = x + b.mlp(x)
         return self.norm(x), out
+
+
+TABLE = "language_model.model.embed_tokens.weight"
+
+
+def released(tower, dec):
+    """-> {name in the released files: view of the weights here}; all but TABLE, which Decoder.table() makes."""
+    out = {}
+    V, L = "vision_tower.vision_model.", "language_model.model."
+    w = VISION["width"]
+    out[V + "embeddings.patch_embedding.weight"] = tower.stem.weight.view(w, 3, PATCH, PATCH)
+    out[V + "embeddings.patch_embedding.bias"] = tower.stem.bias
+    out[V + "embeddings.position_embedding.weight"] = tower.pos
+    for i, b in enumerate(tower.blocks):
+        p = f"{V}encoder.layers.{i}."
+        for name, m in (("layer_norm1", b.norm1), ("layer_norm2", b.norm2), ("self_attn.out_proj", b.out),
+                        ("mlp.fc1", b.fc1), ("mlp.fc2", b.fc2)):
+            out[p + name + ".weight"], out[p + name + ".bias"] = m.weight, m.bias
+        for j, name in enumerate("qkv"):
+            out[f"{p}self_attn.{name}_proj.weight"] = b.qkv.weight[j * w:(j + 1) * w]
+            out[f"{p}self_attn.{name}_proj.bias"] = b.qkv.bias[j * w:(j + 1) * w]
+    out[V + "post_layernorm.weight"], out[V + "post_layernorm.bias"] = tower.norm.weight, tower.norm.bias
+    out["multi_modal_projector.linear.weight"] = dec.proj.weight
+    out["multi_modal_projector.linear.bias"] = dec.proj.bias
+    for i, b in enumerate(dec.blocks):
+        p = f"{L}layers.{i}."
+        for name, m in (("self_attn.q_proj", b.q), ("self_attn.k_proj", b.k), ("self_attn.v_proj", b.v),
+                        ("self_attn.o_proj", b.o), ("mlp.gate_proj", b.gate), ("mlp.up_proj", b.up),
+                        ("mlp.down_proj", b.down), ("input_layernorm", b.norm1),
+                        ("post_attention_layernorm", b.norm2)):
+            out[p + name + ".weight"] = m.weight
+    out[L + "norm.weight"] = dec.norm.weight
+    return out
+
+
+@torch.no_grad()
+def load_released(folder, tower, dec):
+    """Takes over the weights of an exported folder; the rows of the location pieces as the nearest smooth function."""
+    state = load_file(os.path.join(folder, "model.safetensors"))
+    table = state.pop(TABLE).float()
+    if table.shape != dec.embed.shape:
+        raise SystemExit(f"{folder}: {len(table)} pieces, the tokenizer here makes it {len(dec.embed)}")
+    views = released(tower, dec)
+    if views.keys() != state.keys():
+        raise SystemExit(f"{folder}: not of this architecture: {sorted(views.keys() ^ state.keys())[:3]}")
+    for name, view in views.items():
+        view.copy_(state[name])
+    dec.embed.copy_(table)
+    rows = table[dec.loc0:dec.loc0 + LOC]
+    dec.loc.copy_(torch.linalg.lstsq(dec.basis.double(), rows.double()).solution)
 
 
 @torch.no_grad()

@@ -21,11 +21,10 @@ FACTS = 56 + 4 * 16        # numbers about a whole picture, see model.dense_loss
 def draw_line(rng):
     """-> ink uint8 [h, w], text, centres of its letters from the left, middle of the small letters from the top"""
     file = str(rng.choice(draw.FONT_FILES))
-    em = draw.EM * (48 / draw.EM) ** rng.random() if rng.random() < .5 else draw.EM * rng.uniform(.97, 1.5)
+    em = draw.EM * (48 / draw.EM) ** rng.random() if rng.random() < .4 else draw.EM * rng.uniform(.97, 1.5)
     tall = max(draw.EM * .97, em * np.exp(rng.uniform(-.45, .45)))
-    text = draw.random_text(rng, 10) if rng.random() < .4 else \
-        "".join(rng.choice(list(draw.CHARS), int(rng.integers(2, 11))))
-    size = int(rng.choice([18, 24, 32, 44, 60]))
+    text = draw.random_text(rng, 10) if rng.random() < .5 else draw.random_letters(rng, int(rng.integers(2, 11)))
+    size = int(rng.choice([18, 24, 32, 44, 60, 90], p=[.1, .15, .2, .2, .2, .15]))
     f = draw.font(file, size)
     sx, sy = em / size, tall / size
     while f.getlength(text) * sx > SIZE - 5:
@@ -119,8 +118,8 @@ class Pages:
                 back = mean if flat is not None else px[y:y + h, x:x + w].mean((0, 1))
                 for _ in range(30):
                     ink = np.array(draw.pick_color(rng, str(rng.choice(draw.COLORS))), np.float32) \
-                        if rng.random() < .5 else np.full(3, rng.choice([rng.uniform(0, 60), rng.uniform(200, 255)]))
-                    if abs(ink.mean() - back.mean()) > 65:
+                        if rng.random() < .6 else np.full(3, rng.choice([rng.uniform(0, 60), rng.uniform(200, 255)]))
+                    if np.sqrt(((ink - back) ** 2).sum()) > 85:
                         break
                 else:
                     ink = np.full(3, 255. if back.mean() < 128 else 0.)

@@ -6,6 +6,8 @@
     train.py all     --dir RUN --steps N      stage 3: both, under the true prefix mask
     train.py eval    --dir RUN                greedy held-out table
 
+With --from DIR a stage begins with the weights of an exported folder instead of none.
+
 RUN holds the drawn pictures (a0, a1, ... for training, t0, ... with text only, v0 held out; made by
 draw.py --cache) and the checkpoints. Every stage resumes from its last checkpoint. --workers 2 runs two processes of one thread
 each that average their weights every few seconds: they need not wait for one another, so a busy machine
@@ -100,8 +102,8 @@ def questions(held, tok, count, seed):
     return out[:count]
 
 
-def load_model(run, tower, dec):
-    """The newest weights there are: stage 3, else stages 2 and 1. -> their name."""
+def load_model(run, tower, dec, folder=None):
+    """The newest weights there are: stage 3, else stages 2 and 1, else those of the folder. -> their name."""
     path = os.path.join(run, "all.pt")
     if os.path.exists(path):
         st = torch.load(path, map_location="cpu")
@@ -109,6 +111,9 @@ def load_model(run, tower, dec):
         dec.load_state_dict(st["dec"])
         return f"all {st['step']}"
     name = []
+    if folder:
+        M.load_released(folder, tower, dec)
+        name.append(folder)
     for stage, key, module in (("tower", "tower", tower), ("decoder", "dec", dec)):
         path = os.path.join(run, stage + ".pt")
         if os.path.exists(path):
@@ -157,6 +162,8 @@ class Optimiser:
             g["lr"] = g["base"] * scale
         self.opt.step()
         for s in self.muon:
+            if s["p"].grad is None:
+                continue
             p, m = s["p"], s["m"]
             m.mul_(.95).add_(p.grad)
             u = p.grad + .95 * m
@@ -180,9 +187,11 @@ class Optimiser:
             s["m"].copy_(m)
 
 
-def schedule(step, done, decay):
-    """Constant after a short warm-up, then linear to zero over the last part; `done` goes from 0 to 1."""
-    return min(1, (step + 1) / 100) * min(1, max(0.0, (1 - done) / decay))
+def schedule(step, done, decay, fit=0):
+    """Constant after a short warm-up, then linear to zero over the last part; `done` goes from 0 to 1. The first `fit`
+    steps are for linear read-outs alone, which bear more; what follows warms up anew."""
+    warm = 3 * min(1, (step + 1) / 20) if step < fit else min(1, (step - fit + 1) / 100)
+    return warm * min(1, max(0.0, (1 - done) / decay))
 
 
 # ---------------------------------------------------------------- the loop
@@ -230,7 +239,7 @@ class Loop:
     def update(self, loss, measures):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.params, 2.0)
-        scale = schedule(self.step, self.done(time.time()), self.a.decay)
+        scale = schedule(self.step, self.done(time.time()), self.a.decay, self.a.fit)
         self.opt.step(scale)
         self.local += 1
         self.step += 1
@@ -302,17 +311,23 @@ def stage_tower(a):
     sets, held, text = caches(a.dir), Cache(os.path.join(a.dir, "v0")), pages.Pages(os.path.join(a.dir, "lines.pkl"))
     tower, heads = M.Tower().to(a.device), M.DenseHeads().to(a.device)
     rng = np.random.default_rng(a.seed)
-    px = torch.cat([sets[0].batch(np.arange(700))[0], text.batch(rng, 700)[0]])
-    low, M.LOW = M.LOW, None
-    tower.whiten(M.patches(px.to(a.device)).flatten(0, 1))
-    M.LOW = low
+    if a.origin:
+        tok = Tokens(os.path.join(os.path.dirname(os.path.abspath(__file__)), "tokenizer.model"))
+        M.load_released(a.origin, tower, M.Decoder(tok.vocab, tok.loc0).to(a.device))
+    else:
+        px = torch.cat([sets[0].batch(np.arange(700))[0], text.batch(rng, 700)[0]])
+        low, M.LOW = M.LOW, None
+        tower.whiten(M.patches(px.to(a.device)).flatten(0, 1))
+        M.LOW = low
     opt = Optimiser([(list(tower.named_parameters()), a.rate, 1.5e-3), (list(heads.named_parameters()), 0, 2e-3)])
     loop = Loop(a, a.name or "tower", dict(tower=tower, heads=heads), opt)
     t_eval = time.time()
     more = not loop.finished
     while more:
         px, lab, gl = tower_batch(a, loop.rng, sets, text, a.batch)
-        loss, m = M.dense_loss(heads, tower(M.patches(px)), lab, gl)
+        with torch.set_grad_enabled(loop.step >= a.fit):        # read-outs made anew must not pull the tower about
+            z = tower(M.patches(px))
+        loss, m = M.dense_loss(heads, z, lab, gl)
         more = loop.update(loss, {k: m[k] for k in ("chars", "strict", "number", "shape", "codes")})
         if loop.rank == 0 and time.time() - t_eval > a.eval_every:
             t_eval = time.time()
@@ -522,12 +537,15 @@ def stage_decoder(a):
     if a.start:
         old = torch.load(a.start, map_location=a.device)["dec"]
         dec.load_state_dict({k: v for k, v in old.items() if v.shape == dec.state_dict()[k].shape}, strict=False)
+    if a.origin:
+        M.load_released(a.origin, M.Tower().to(a.device), dec)
     groups = [(list(dec.named_parameters()), .01, 1.5e-3)]
     modules = dict(dec=dec)
     free = a.stage == "all"
     if free:
-        if not os.path.exists(os.path.join(a.dir, "all.pt")):
-            dec.load_state_dict(torch.load(os.path.join(a.dir, "decoder.pt"), map_location=a.device)["dec"])
+        path = os.path.join(a.dir, "decoder.pt")
+        if not a.origin or os.path.exists(path):
+            dec.load_state_dict(torch.load(path, map_location=a.device)["dec"])
         groups += [(list(tower.named_parameters()), a.tower_rate, a.tower_rate / 10),
                    (list(heads.named_parameters()), 0, 1e-3)]
         modules = dict(dec=dec, tower=tower, heads=heads)
@@ -568,7 +586,7 @@ def stage_decoder(a):
 def stage_eval(a):
     tok = Tokens(os.path.join(os.path.dirname(os.path.abspath(__file__)), "tokenizer.model"))
     tower, dec = M.Tower(), M.Decoder(tok.vocab, tok.loc0)
-    print(load_model(a.dir, tower, dec))
+    print(load_model(a.dir, tower, dec, a.origin))
     for k, (v, n) in measure(tower, dec, tok, Masks(a.dir), Cache(os.path.join(a.dir, "v0")), a.count, show=a.show).items():
         print(f"{k:16} {v:.3f}  ({n})")
 
@@ -592,6 +610,9 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--reading", type=float, default=.3, help="part of the pictures of stages 2 and 3 that are pages")
     ap.add_argument("--aim", type=float, default=.3, help="weight of showing the decoder where the next letter stands")
+    ap.add_argument("--from", dest="origin", metavar="FOLDER", help="exported model whose weights a stage begins with, "
+                    "where there is no checkpoint of an earlier one")
+    ap.add_argument("--fit", type=int, default=0, help="first steps of stage 1 for the read-outs alone (not exported)")
     ap.add_argument("--start", help="checkpoint whose decoder stage 2 begins with, as far as the sizes agree")
     ap.add_argument("--scenes", type=float, default=.22, help="part of a batch of stage 1 that shows scenes, not text")
     ap.add_argument("--rate", type=float, default=.015, help="Muon's rate in stage 1")
