@@ -159,7 +159,10 @@ int app_convert_run(const app_options *o, pali_error *err) {
     pali_weights *w = NULL;
     pali_run turning = {app_process_stop_flag(), on_progress, (void *)(uintptr_t) "reading"};
     pali_run writing = {app_process_stop_flag(), on_progress, (void *)(uintptr_t) "writing"};
+    pali_quant quant = o->quant == PALI_QUANT_AUTO ? PALI_QUANT_NONE : o->quant;
     app_process_catch_signals();
+    if (o->quant_all && quant == PALI_QUANT_NONE)
+        app_err_note("nothing is quantised: --quantize-modules goes with -q int8 or -q nf4");
     int rc = pali_hub_find(&o->hub, o->words[0], from, sizeof from, err);
     if (!rc)
         rc = pali_weights_open(from, &w, err);
@@ -173,8 +176,7 @@ int app_convert_run(const app_options *o, pali_error *err) {
     if (!rc)
         rc = join(path, to, "model.safetensors", err);
     if (!rc)
-        rc = pali_save(w, o->quant == PALI_QUANT_AUTO ? PALI_QUANT_NONE : o->quant, o->quant_all,
-                       path, &writing, err);
+        rc = pali_save(w, quant, o->quant_all, path, &writing, err);
     app_err_progress_clear();
     if (!rc)
         app_err_note("%s: %s of weights", to, human_bytes(file_bytes(path), size));

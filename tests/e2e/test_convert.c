@@ -102,6 +102,9 @@ static void convert_says_what_is_wrong(void **state) {
     spawned s = RUN(NULL, "convert", "assets/demo");
     expect(&s, 2, 1, "convert wants SRC DST");
     spawn_free(&s);
+    s = RUN(NULL, "convert", "--quantize-modules", "all", "/nowhere", to);
+    expect(&s, 1, 1, "nothing is quantised: --quantize-modules goes with -q int8");
+    spawn_free(&s);
     s = RUN(NULL, "convert", "/nowhere", to);
     expect(&s, 1, 1, "no such folder");
     spawn_free(&s);
