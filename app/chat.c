@@ -209,7 +209,7 @@ static int open_chat(chat *c, saved_chat *saved, pali_error *err) {
     if (!c->o->resume)
         return chatfile_open(c->o->state_dir, c->o->engine.model_dir, &c->file, err);
     int rc = chatfile_read(c->o->state_dir, c->o->resume_id, saved, err);
-    return rc ? rc : chatfile_resume(c->o->state_dir, saved->id, &c->file, err);
+    return rc ? rc : chatfile_resume(c->o->state_dir, saved->id, saved->model, &c->file, err);
 }
 
 static void greet(chat *c) {

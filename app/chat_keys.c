@@ -256,7 +256,7 @@ void chat_event(chat *c, const ui_event *e) {
     c->dirty = true;
     switch (e->type) {
     case UI_EV_BYTES:
-        if (c->popup && (e->key == UI_KEY_UP || e->key == UI_KEY_DOWN)) {
+        if (c->popup && c->popup_most && (e->key == UI_KEY_UP || e->key == UI_KEY_DOWN)) {
             scroll_popup(c, e->key == UI_KEY_UP ? -1 : 1);
             break;
         }

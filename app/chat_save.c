@@ -84,7 +84,7 @@ static int write_markdown(const chat *c, FILE *f) {
         fprintf(f, "\n**%s**\n", ui_text_clean(UI_TEXT_LINE, t->question, line, sizeof line));
         write_text(f, t->answer);
         if (*t->stop && strcmp(t->stop, "eos"))
-            fprintf(f, "\n*(%s)*\n", t->stop);
+            fprintf(f, "\n*(%s)*\n", ui_text_clean(UI_TEXT_LINE, t->stop, line, sizeof line));
     }
     return ferror(f);
 }

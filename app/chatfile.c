@@ -26,7 +26,7 @@
 struct chatfile {
     char path[PATH_MAX];
     char id[64];
-    char *model, *image; /* of the first line, until it is written */
+    char *model, *image; /* the last told; the picture only until the first line is written */
     int fd;              /* -1 until there is something to keep */
     bool cut;            /* the last line has no end */
 };
@@ -75,11 +75,12 @@ static bool good_id(const char *id) {
     return n > 0 && n < 60 && strspn(id, "0123456789-abcdefghijklmnopqrstuvwxyz") == n;
 }
 
-int chatfile_resume(const char *state_dir, const char *id, chatfile **out, pali_error *err) {
+int chatfile_resume(const char *state_dir, const char *id, const char *model, chatfile **out,
+                    pali_error *err) {
     *out = NULL;
     if (!good_id(id))
         return pali_fail(err, PALI_EARG, "`pali chats` lists them", "there is no chat %.40s", id);
-    int rc = chatfile_open(state_dir, NULL, out, err);
+    int rc = chatfile_open(state_dir, model, out, err);
     if (rc)
         return rc;
     chatfile *f = *out;
@@ -195,6 +196,17 @@ int chatfile_image(chatfile *f, const char *path, pali_error *err) {
     return 0;
 }
 
+int chatfile_model(chatfile *f, const char *dir, pali_error *err) {
+    if (f->model && !strcmp(f->model, dir))
+        return 0;
+    char *model = strdup(dir);
+    if (!model)
+        return pali_fail_nomem(err, "keeping the chat");
+    free(f->model); /* before the first turn it goes into the first line */
+    f->model = model;
+    return f->fd < 0 ? 0 : put(f, json_pack("{s:o}", "model", path_string(model)), err);
+}
+
 int chatfile_turn(chatfile *f, const chat_turn *t, pali_error *err) {
     int rc = start(f, err);
     if (rc)
@@ -267,8 +279,10 @@ static int take_line(saved_chat *c, const json_t *line, size_t *room, pali_error
         free(c->image);
         c->image = copy(image);
     }
-    if (json_object_get(line, "pali") && !c->model)
+    if (json_object_get(line, "model")) { /* the newest counts */
+        free(c->model);
         c->model = copy(json_object_get(line, "model"));
+    }
     if (json_is_integer(drop)) {
         for (json_int_t n = json_integer_value(drop); n > 0 && c->nturns; n--)
             turn_close(&c->turns[--c->nturns]);

@@ -32,14 +32,17 @@ int chatfile_state_dir(const char *xdg_state, const char *home, char *dir, size_
 
 /* Starts a new file; nothing is written before the first turn. */
 int chatfile_open(const char *state_dir, const char *model, chatfile **out, pali_error *err);
-/* Goes on with the file of a chat that was read. */
-int chatfile_resume(const char *state_dir, const char *id, chatfile **out, pali_error *err);
+/* Goes on with the file of a chat that was read, and whose last model that was (NULL: not told). */
+int chatfile_resume(const char *state_dir, const char *id, const char *model, chatfile **out,
+                    pali_error *err);
 void chatfile_close(chatfile *f);
 const char *chatfile_id(const chatfile *f);
 
 /* Each is on disk (written, not only buffered) when it returns 0. The picture's path is kept
  * whole, so that the chat can be gone on with from another folder; NULL: it has none. */
 int chatfile_image(chatfile *f, const char *path, pali_error *err);
+/* The model that answers from here on; nothing is written when it is the one before. */
+int chatfile_model(chatfile *f, const char *dir, pali_error *err);
 /* t is borrowed; its stop may be NULL. */
 int chatfile_turn(chatfile *f, const chat_turn *t, pali_error *err);
 int chatfile_drop(chatfile *f, size_t n, pali_error *err);

@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static int find_model(void *user, const char *name, char *dir, size_t size, pali_error *err) {
@@ -25,8 +26,8 @@ static int find_kept_model(const app_options *o, const saved_chat *chat, char *d
     if (!chat->model)
         return pali_fail(err, PALI_EUNSUPPORTED, hint, "chat %s does not tell its model", chat->id);
     if (pali_hub_find(&o->hub, chat->model, dir, size, &why))
-        return pali_fail(err, PALI_EIO, hint, "the model of chat %s is gone: %s", chat->id,
-                         why.what);
+        return pali_fail(err, PALI_EIO, strchr(chat->model, '/') == chat->model ? hint : why.hint,
+                         "the model of chat %s is gone: %s", chat->id, why.what);
     return 0;
 }
 
@@ -56,7 +57,8 @@ int app_interactive_run(const app_options *o, pali_error *err) {
     int rc = 0;
     if (o->resume && o->no_save)
         rc = pali_fail(err, PALI_EARG, NULL,
-                       "--resume goes on with a kept chat, and --no-save keeps none");
+                       "--resume goes on with a kept chat, and --no-save (or no-save in the config "
+                       "file) keeps none");
     if (!rc && o->demo)
         rc = app_demo_open(&demo, err);
     if (!rc && !o->no_save)

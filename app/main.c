@@ -66,7 +66,7 @@ static bool sees_pictures(const app_options *o) {
 static int check_first_word(const app_options *o, int rc, pali_error *err) {
     const char *word = o->nwords ? o->words[0] : "";
     const char *meant = o->verb || o->help || o->version ? NULL : app_verb_meant(word);
-    if (!meant || !access(word, F_OK))
+    if (!meant || !strcmp(word, meant) || !access(word, F_OK)) /* the same: behind -- */
         return rc;
     *err = (pali_error){0};
     return pali_fail(err, PALI_EARG, NULL, "%s is neither a picture nor a verb; is it `pali %s`?",

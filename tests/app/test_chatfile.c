@@ -103,24 +103,42 @@ static void chatfile_goes_on(void **state) {
     char id[64];
     make_chat(id);
     chatfile *f;
-    assert_ok(chatfile_resume(state_dir, id, &f, &err), err);
+    assert_ok(chatfile_resume(state_dir, id, "models/tiny", &f, &err), err);
     assert_string_equal(chatfile_id(f), id);
     assert_ok(chatfile_drop(f, 1, &err), err);
     assert_ok(chatfile_image(f, "/nowhere/b.png", &err), err);
+    struct stat before, after;
+    assert_int_equal(stat(path_of(id), &before), 0);
+    assert_ok(chatfile_model(f, "models/tiny", &err), err); /* the one it had */
+    assert_int_equal(stat(path_of(id), &after), 0);
+    assert_int_equal(after.st_size, before.st_size);
+    assert_ok(chatfile_model(f, "models/other", &err), err);
     assert_ok(turn(f, "third", "3", "length"), err);
     chatfile_close(f);
     saved_chat c;
     assert_ok(chatfile_read(state_dir, id, &c, &err), err);
+    assert_string_equal(c.model, "models/other");
     assert_int_equal(c.nturns, 2);
     assert_string_equal(c.turns[1].question, "third");
     assert_string_equal(c.image, "/nowhere/b.png");
     saved_chat_close(&c);
-    assert_ok(chatfile_resume(state_dir, id, &f, &err), err);
+    assert_ok(chatfile_resume(state_dir, id, "models/tiny", &f, &err), err);
     assert_ok(chatfile_drop(f, 1000, &err), err); /* all of them */
     chatfile_close(f);
     assert_ok(chatfile_read(state_dir, id, &c, &err), err);
     assert_int_equal(c.nturns, 0);
     saved_chat_close(&c);
+    /* Another model before the first turn is the one of the first line. */
+    unlink(path_of(id)); /* ids of one second are one */
+    assert_ok(chatfile_open(state_dir, "models/tiny", &f, &err), err);
+    assert_ok(chatfile_model(f, "models/other", &err), err);
+    assert_ok(turn(f, "q", "a", "eos"), err);
+    assert_ok(chatfile_read(state_dir, chatfile_id(f), &c, &err), err);
+    assert_string_equal(c.model, "models/other");
+    assert_int_equal(c.nturns, 1);
+    saved_chat_close(&c);
+    unlink(path_of(chatfile_id(f)));
+    chatfile_close(f);
     /* Nothing kept yet: nothing to drop, no file. */
     assert_ok(chatfile_open(state_dir, NULL, &f, &err), err);
     assert_ok(chatfile_drop(f, 2, &err), err);
@@ -196,7 +214,7 @@ static void chatfile_survives_any_cut(void **state) {
         }
         chatfile *k;
         err = (pali_error){0};
-        assert_ok(chatfile_resume(state_dir, id, &k, &err), err);
+        assert_ok(chatfile_resume(state_dir, id, "models/tiny", &k, &err), err);
         assert_ok(turn(k, "new", "one", "eos"), err);
         chatfile_close(k);
         assert_ok(chatfile_read(state_dir, id, &c, &err), err);
@@ -326,13 +344,13 @@ static void chatfile_refuses_bad_ids(void **state) {
         err = (pali_error){0};
         assert_int_equal(chatfile_read(state_dir, bad[i], &c, &err), PALI_EARG);
         assert_non_null(strstr(err.what, "there is no chat"));
-        assert_int_equal(chatfile_resume(state_dir, bad[i], &f, NULL), PALI_EARG);
+        assert_int_equal(chatfile_resume(state_dir, bad[i], NULL, &f, NULL), PALI_EARG);
         assert_null(f);
     }
     saved_chat c;
     assert_int_equal(chatfile_read(state_dir, "20200101-000000-1", &c, NULL), PALI_EIO);
     chatfile *f;
-    assert_int_equal(chatfile_resume(state_dir, "20200101-000000-1", &f, NULL), PALI_EIO);
+    assert_int_equal(chatfile_resume(state_dir, "20200101-000000-1", NULL, &f, NULL), PALI_EIO);
     assert_null(f);
 }
 
