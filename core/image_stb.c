@@ -8,8 +8,8 @@
  *
  * stb_image trusts files more than pali does, so this is done before it sees one:
  * sizes are read from the header and checked against the limits, and what it would
- * misread is refused (a Targa palette that does not begin at entry 0; a Photoshop file
- * that is not RGB, as it refuses itself; bad run lengths in Radiance rows). It takes missing bytes for zeros; a file that
+ * misread is refused (a Targa palette that does not begin at entry 0; packed rows of 16
+ * bits in a Photoshop file; bad run lengths in Radiance rows). It takes missing bytes for zeros; a file that
  * ends too early is found because it is read through a function that notices. A Targa
  * file has no signature: it is one when every field of its header makes sense.
  *
@@ -17,9 +17,8 @@
  * code around it handles it or fails. Its memory is zeroed, because damaged data can
  * make it use what it never set; the Makefile makes its overflows wrap.
  *
- * Pixels: Targa's are Pillow's. Photoshop's are those of the flattened picture that the
- * file keeps beside its layers; where it is half transparent, the white that Photoshop
- * mixed in is taken out again. Radiance files hold light: 1 becomes 255, what is
+ * Pixels: Targa's and Photoshop's are Pillow's; the latter are those of the flattened
+ * picture that the file keeps beside its layers, without transparency. Radiance files hold light: 1 becomes 255, what is
  * brighter too, by a gamma of 2.2.                                                    */
 #include "core/image_formats.h"
 
@@ -150,21 +149,66 @@ int pali_tga_read(const pali_image_input *in, pali_image *out, pali_image_notes 
 
 /* --- Photoshop --------------------------------------------------------------------- */
 
+/* Where the flattened picture's compression stands: behind three sections of a stated length. */
+static bool psd_picture(const pali_image_input *in, size_t *at) {
+    *at = PSD_HEADER;
+    for (int i = 0; i < 3; i++) {
+        if (in->n - *at < 4 || pali_be32(in->bytes + *at) > in->n - *at - 4)
+            return false;
+        *at += 4 + (size_t)pali_be32(in->bytes + *at);
+    }
+    return in->n - *at >= 2;
+}
+
+/* stb_image gets three channels and empty sections: a fourth channel, which may be a selection, it
+ * would take for transparency, and long sections it skips wrongly. */
+static int psd_decode(const pali_image_input *in, size_t at, uint64_t width, uint64_t height,
+                      pali_image *out, pali_error *err) {
+    const uint8_t *p = in->bytes;
+    size_t channels = pali_be16(p + 12), row_lengths = pali_be16(p + at) ? 2 * (size_t)height : 0;
+    if ((in->n - at - 2) / channels < row_lengths)
+        return pali_image_fail_short(in, "PSD", err);
+    size_t from = at + 2 + row_lengths * channels;
+    size_t head = PSD_HEADER + 12 + 2 + 3 * row_lengths;
+    uint8_t *small = calloc(1, head + (in->n - from));
+    if (!small)
+        return pali_fail_nomem(err, "decoding a picture");
+    memcpy(small, p, PSD_HEADER);
+    small[12] = 0, small[13] = 3;
+    memcpy(small + PSD_HEADER + 12, p + at, 2);
+    memcpy(small + head, p + from, in->n - from);
+    pali_image_input three = *in;
+    three.bytes = small;
+    three.n = head + (in->n - from);
+    int rc = decode(&three, "PSD", width, height, out, err);
+    free(small);
+    return rc;
+}
+
 int pali_psd_read(const pali_image_input *in, pali_image *out, pali_error *err) {
     const uint8_t *p = in->bytes;
+    size_t at;
     if (in->n < PSD_HEADER)
         return pali_image_fail_short(in, "PSD", err);
+    unsigned depth = pali_be16(p + 22);
     if (pali_be16(p + 4) == 2)
         return pali_image_fail_kind(in, "a large Photoshop document (PSB)", err);
     if (pali_be16(p + 24) != 3)
         return pali_image_fail_kind(in, "a Photoshop file that is not RGB", err);
     if (pali_be16(p + 12) < 3)
         return pali_image_fail_damaged(in, "PSD", "fewer than three channels", err);
-    if (pali_be16(p + 22) != 8 && pali_be16(p + 22) != 16)
+    if (depth != 8 && depth != 16)
         return pali_image_fail_kind(in, "a Photoshop file of neither 8 nor 16 bits", err);
     uint64_t width = pali_be32(p + 18), height = pali_be32(p + 14);
     int rc = check_size(in, "PSD", width, height, err);
-    return rc ? rc : decode(in, "PSD", width, height, out, err);
+    if (rc)
+        return rc;
+    if (!psd_picture(in, &at))
+        return pali_image_fail_short(in, "PSD", err);
+    unsigned packed = pali_be16(p + at);
+    if (packed > 1 || (packed && depth == 16))
+        return pali_image_fail_kind(in, "a Photoshop file packed in a way that is not read", err);
+    return psd_decode(in, at, width, height, out, err);
 }
 
 /* --- Radiance ---------------------------------------------------------------------- */
@@ -173,7 +217,8 @@ int pali_psd_read(const pali_image_input *in, pali_image *out, pali_error *err) 
 static bool hdr_size(const pali_image_input *in, uint64_t *width, uint64_t *height, size_t *at) {
     size_t head = in->n < HDR_HEADER_MAX ? in->n : HDR_HEADER_MAX;
     const uint8_t *blank = memmem(in->bytes, head, "\n\n", 2);
-    if (!blank)
+    /* stb_image ends the header at a line that begins with a 0, too. */
+    if (!blank || memchr(in->bytes, 0, (size_t)(blank - in->bytes)))
         return false;
     char line[64];
     size_t left = (size_t)(in->bytes + head - (blank + 2));

@@ -362,9 +362,9 @@ static int take_embeds(pali_model *m, pali_embeds **out, pali_error *why) {
     return 0;
 }
 
-/* A layer of the encoder and one of prefill, on whatever is there: what the library of products
- * loads, or takes, on first use is then there, and what it cannot do is known, before a turn
- * waits for it. CUDA loads code when it is first used (programming guide, lazy loading). */
+/* A layer of the encoder and one of prefill at one length, on whatever is there: what the library of
+ * products loads, or takes, on first use is then mostly there, and a type or width that it cannot
+ * do is known, before a turn waits for it. CUDA loads code when it is first used (programming guide, lazy loading). */
 static int try_stages(pali_model *m, pali_error *err) {
     static const int32_t ids[16] = {0};
     const pali_run *run = m->run;

@@ -2,7 +2,7 @@
 # Runs every test program of one build folder and adds up what they printed.
 #   tests/run.sh build/release [name-part]
 # EMULATOR is what runs programs for another processor, if they are. Each program speaks
-# TAP (cmocka). A program that dies without a verdict, or is silent for TEST_TIMEOUT seconds, counts as one failure. (The slowest
+# TAP (cmocka). A program that dies without a verdict, or takes longer than TEST_TIMEOUT seconds, counts as one failure. (The slowest
 # takes two minutes; the limit is for one that hangs, not for a slow machine.) Prints "N passed, N failed, N skipped" last; status 1 on any failure.
 set -u
 folder=$1

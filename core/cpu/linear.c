@@ -176,7 +176,8 @@ static void block_step(const block *b, int s0, int s1, int k0) {
         const float *x = b->j->x + ((size_t)s * (size_t)K + (size_t)k0) * (size_t)L;
         float *out = l->out + ((size_t)s * (size_t)l->w->rows + (size_t)b->n0) * (size_t)L;
         float *sums = b->sums + (size_t)(s - s0) * BLOCK_ROWS * (size_t)L;
-        const uint32_t *pairs = m->packed + ((size_t)s * (size_t)K + (size_t)k0) / 2 * (size_t)L;
+        const uint32_t *pairs =
+            m->packed ? m->packed + ((size_t)s * (size_t)K + (size_t)k0) / 2 * (size_t)L : NULL;
         for (int r = 0; r < b->nrows; r += R) {
             int rows = b->nrows - r < R ? b->nrows - r : R;
             int n = l->put == PALI_PUT_GATED ? r / 2 : r;

@@ -106,7 +106,7 @@ static void image_equals_pillow(void **state) {
 
 static void image_by_stb_equals_what_was_written(void **state) {
     (void)state;
-    compare_with(FOLDER "decode_stb.golden", 18);
+    compare_with(FOLDER "decode_stb.golden", 19);
 }
 
 /* --- files that are not right ----------------------------------------------------------- */
@@ -553,6 +553,19 @@ static void what_stb_would_misread_is_refused(void **state) {
     expect_changed("rgb8.psd", 23, 32, PALI_EUNSUPPORTED,
                    "x: a Photoshop file of neither 8 nor 16 bits");
     expect_changed("rgb8.psd", 13, 1, PALI_EFORMAT, "x: damaged PSD: fewer than three channels");
+    expect_changed("rgb8.psd", 26, 0x80, PALI_EFORMAT,
+                   "x: the PSD ends too early; the file was cut short");
+    for (size_t i = 0; i < 2; i++) { /* behind the sections: 16 bits packed, a kind unknown */
+        b = load(i ? "rgb16.psd" : "rgb8.psd");
+        size_t at = b.n - 2 - (size_t)(i ? 2 : 1) * 3 * 11 * 9;
+        b.p[at + 1] = i ? 1 : 2;
+        expect(b.p, b.n, PALI_EUNSUPPORTED, "x: a Photoshop file packed in a way that is not read");
+        free(b.p);
+    }
+    static const char two[] = "#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\0\n-Y 8 +X 8\n\2\2\0\10\0"
+                              "\n\n-Y 1 +X 1\n....";
+    expect(two, sizeof two - 1, PALI_EFORMAT,
+           "x: damaged Radiance HDR: no size that is read (-Y ... +X ...)");
     expect_changed("rgb8.psd", 21, 0, PALI_EFORMAT, "x: the PSD has no pixels (0 x 9)");
     expect_changed("rgb8.psd", 18, 0x7f, PALI_ELIMIT,
                    "x: 2130706443 x 9 pixels; pali takes at most 65535 a side");
@@ -571,10 +584,12 @@ static void what_stb_would_misread_is_refused(void **state) {
 /* Cut at any byte, where stb_image would go on with zeros. */
 static void what_stb_would_fill_up_is_refused(void **state) {
     (void)state;
-    static const char *const names[] = {
-        "rgb24.tga", "rgb24_down.tga",   "rgba32_rle.tga",  "rgb16.tga",         "grey8_rle.tga",
-        "rgb8.psd",  "palette8_rle.tga", "rgb8_packed.psd", "rgb16.psd",         "palette8.tga",
-        "flat.hdr",  "rgba8_packed.psd", "packed.hdr",      "rgb24_mirrored.tga"};
+    static const char *const names[] = {"rgb24.tga",        "rgb24_down.tga",    "rgba32_rle.tga",
+                                        "rgb16.tga",        "grey8_rle.tga",     "rgb8.psd",
+                                        "palette8_rle.tga", "rgb8_packed.psd",   "rgb16.psd",
+                                        "palette8.tga",     "flat.hdr",
+
+                                        "packed.hdr",       "rgb24_mirrored.tga"};
     for (size_t f = 0; f < sizeof names / sizeof *names; f++) {
         blob b = load(names[f]);
         for (size_t n = 0; n < b.n; n++) {

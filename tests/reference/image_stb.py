@@ -3,7 +3,7 @@
     python tests/reference/image_stb.py        (Python 3.11, pillow==11.3.0, numpy)
 
 writes the pictures into tests/data/image/, byte by byte, and decode_stb.golden: for each a line
-"NAME WIDTH HEIGHT" and then its RGB bytes. They are Pillow's for Targa and opaque Photoshop files. Pillow
+"NAME WIDTH HEIGHT" and then its RGB bytes. They are Pillow's for Targa and Photoshop files. Pillow
 reads neither 16-bit Photoshop files nor Radiance: for those they are what was written, by the formulas below. Seeds for the fuzzer are written too. Everything is seeded; running it again changes no byte.
 """
 
@@ -118,13 +118,8 @@ files["rgba8_packed.psd"] = psd(opaque, packed=True)
 deep = noise(10, 3, 1 << 16)
 files["rgb16.psd"] = psd(deep, 16)
 expected["rgb16.psd"] = deep >> 8
-# Photoshop keeps a half transparent pixel as c * a + 255 * (1 - a).
-mixed = np.concatenate([noise(11, 3), noise(12, 1, 255) + 1], -1)
-mixed[..., :3] = np.maximum(mixed[..., :3], 255 - mixed[..., 3:])
-a = mixed[..., 3:].astype(np.float32) / np.float32(255)
-inverse = (np.float32(1) / a).astype(np.float32)
-files["rgba8_half.psd"] = psd(mixed)
-expected["rgba8_half.psd"] = np.clip(mixed[..., :3].astype(np.float32) * inverse + np.float32(255) * (1 - inverse), 0, 255).astype(np.uint8)
+files["rgba8_half.psd"] = psd(noise(11, 4))
+files["rgba8_half_packed.psd"] = psd(noise(12, 4), packed=True)
 
 
 # ---- Radiance (Ward, Real Pixels, Graphics Gems II; RADIANCE's filefmts) --------------------
