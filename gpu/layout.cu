@@ -422,7 +422,7 @@ int layout_prepare(pali_model *m, const pali_weights *w, const pali_backend_opti
     if (m->stored != FORM_HALF && asked != FORM_HALF && asked != m->stored)
         return pali_fail(err, PALI_EUNSUPPORTED, "leave the precision as it is stored",
                          "the weights are stored as %s already",
-                         pali_dtype_name(w->text[0].q_w.dtype));
+                         m->stored == FORM_INT8 ? "INT8" : "NF4");
     m->form = m->stored != FORM_HALF ? m->stored : asked;
     m->tower = o->quant_all ? asked : FORM_HALF;
     if (m->form == FORM_NF4 && (t->D % NF4_BLOCK || t->F % NF4_BLOCK || t->H * t->E % NF4_BLOCK))
