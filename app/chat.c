@@ -232,8 +232,9 @@ static void close_chat(chat *c) {
     shared_image_unref(c->full);
     ui_transcript_close(c->log);
     ui_keys_close(c->keys);
-    chat_forget_turns(c, c->nturns);
+    chat_forget_conversation(c);
     free(c->turns);
+    free(c->failed);
     while (c->nwaiting)
         free(c->waiting[--c->nwaiting]);
     free(c->waiting);
@@ -247,6 +248,7 @@ static void close_chat(chat *c) {
     free(c->model_dir);
     free(c->loading);
     free(c->image_path);
+    free(c->kept_image);
 }
 
 static ui_theme pick_theme(const chat *c) {

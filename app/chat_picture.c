@@ -77,7 +77,10 @@ void chat_set_image(chat *c, shared_image *image, bool forget) {
         pali_error err = {0};
         if (c->file && c->nturns && chatfile_drop(c->file, c->nturns, &err))
             chat_error(c, &err);
-        chat_forget_turns(c, c->nturns);
+        chat_forget_conversation(c);
+        /* What runs and what the worker has got was asked about the picture before. */
+        c->orphan = c->busy;
+        c->orphans = c->nposted;
     }
     chat_post_images(c, forget);
     c->working = true;
@@ -158,7 +161,8 @@ void chat_on_painter(chat *c, painter_event *e) {
         if (!e->path) /* only the preview */
             break;
         c->opening--;
-        chat_drop_unposted(c);
+        if (!c->opening) /* else they are about the picture that comes next */
+            chat_drop_unposted(c);
         break;
     }
     free(e->path);

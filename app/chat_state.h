@@ -69,11 +69,20 @@ typedef struct {
     char **waiting; /* questions not started, oldest first; the first nposted are the worker's, */
     size_t nwaiting, waiting_cap, nposted; /* the others wait for a picture to be opened */
     int opening;                           /* pictures being opened */
-    bool recall;          /* the objects of the last turn, from a file, are yet to be marked */
+    bool recall;      /* the objects of the last turn, from a file, are yet to be marked */
+    char *kept_image; /* owned; of that file; NULL = not known */
+    struct chat_failed {
+        size_t at;      /* turns before it */
+        char *question; /* owned */
+    } * failed;         /* [nfailed] that are in the conversation but got no answer: no turns */
+    size_t nfailed;
     bool busy;            /* an answer is under way */
+    bool orphan;          /* its picture and conversation are gone: neither shown nor kept */
+    size_t orphans;       /* so many of the worker's questions, the oldest, will be that */
     bool working;         /* the worker has a job of any kind */
     char *question;       /* of the running answer; owned */
-    int about_w, about_h; /* size of what it is about: image may be another one by now */
+    unsigned about;       /* serial of what it is about: image may be another one by now */
+    int about_w, about_h; /* its size */
     char *answer;         /* raw, so far; owned */
     size_t nanswer, answer_cap;
     int ntokens;
@@ -132,6 +141,7 @@ void chat_on_worker(chat *c, worker_event *e); /* closes e */
 void chat_post_questions(chat *c);             /* to the worker, once their picture is there */
 void chat_drop_unposted(chat *c);              /* their picture cannot be opened */
 void chat_forget_turns(chat *c, size_t n);     /* the newest n */
+void chat_forget_conversation(chat *c);        /* all turns, and what got no answer */
 void chat_forget_objects(chat *c);
 void chat_mark_last_turn(chat *c); /* of a chat that is gone on with, when it can be */
 

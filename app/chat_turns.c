@@ -43,6 +43,30 @@ void chat_forget_turns(chat *c, size_t n) {
     }
 }
 
+/* The question under way got no answer. It stays in the conversation, but is no turn. */
+static void keep_failed(chat *c) {
+    struct chat_failed *failed = realloc(c->failed, (c->nfailed + 1) * sizeof *failed);
+    if (failed)
+        c->failed = failed;
+    char *question = failed ? strdup(c->question ? c->question : "") : NULL;
+    if (question)
+        failed[c->nfailed++] = (struct chat_failed){c->nturns, question};
+    else /* it could not be told from a turn any more */
+        ui_transcript_drop_turn(c->log);
+}
+
+/* The newest question in the conversation, if it got no answer, else NULL. */
+static const char *newest_failed(const chat *c) {
+    const struct chat_failed *f = c->nfailed ? &c->failed[c->nfailed - 1] : NULL;
+    return f && f->at == c->nturns ? f->question : NULL;
+}
+
+void chat_forget_conversation(chat *c) {
+    chat_forget_turns(c, c->nturns);
+    while (c->nfailed)
+        free(c->failed[--c->nfailed].question);
+}
+
 void chat_forget_objects(chat *c) {
     c->serial = 0; /* the legend's rows change hands */
     app_marks_close(&c->marks);
@@ -71,10 +95,21 @@ static void show_answer(chat *c, const chat_turn *t, const pali_object *objects,
         ui_transcript_note(c->log, why);
 }
 
-/* Is the picture that is shown one of this size? After a crop meanwhile it is not. */
-static bool shown(const chat *c, int width, int height) {
-    return c->image && width == pali_image_full_width(&c->image->image) &&
-           height == pali_image_full_height(&c->image->image);
+/* Is what the answer under way is about on the screen? After a crop meanwhile it is not. */
+static bool shown(const chat *c) {
+    return c->image && c->about == c->image->serial;
+}
+
+/* Is the whole picture of the chat that is gone on with on the screen, and t about it? */
+static bool shown_again(const chat *c, const chat_turn *t) {
+    const pali_image *im = &c->image->image;
+    char *kept = c->kept_image ? realpath(c->kept_image, NULL) : NULL;
+    char *now = c->image_path ? realpath(c->image_path, NULL) : NULL;
+    bool same = kept && now && !strcmp(kept, now) && c->image == c->full &&
+                t->width == pali_image_full_width(im) && t->height == pali_image_full_height(im);
+    free(kept);
+    free(now);
+    return same;
 }
 
 static void mark_objects(chat *c, const pali_object *objects, size_t n) {
@@ -92,7 +127,7 @@ void chat_mark_last_turn(chat *c) {
     if (!c->recall || !c->image || !c->loaded) /* weights of masks lie beside the model */
         return;
     c->recall = false;
-    if (!t || !shown(c, t->width, t->height) ||
+    if (!t || !shown_again(c, t) ||
         pali_locate(t->answer, strlen(t->answer), t->width, t->height, &objects, &n, NULL))
         return;
     if (n) {
@@ -153,6 +188,8 @@ void chat_stop(chat *c, bool all) {
     while (c->nwaiting > keep)
         free(c->waiting[--c->nwaiting]);
     c->nposted = c->nwaiting;
+    if (c->orphans > c->nposted)
+        c->orphans = c->nposted;
     c->dirty = true;
 }
 
@@ -168,13 +205,25 @@ static void take_back(chat *c, size_t n) {
     chat_refresh_picture(c);
 }
 
+static void take_back_newest(chat *c) {
+    if (!newest_failed(c)) {
+        take_back(c, 1);
+        return;
+    }
+    free(c->failed[--c->nfailed].question);
+    ui_transcript_drop_turn(c->log);
+    chat_forget_objects(c); /* what there was of its answer */
+    chat_refresh_picture(c);
+}
+
 static void ask_again(chat *c) {
-    char *again = strdup(c->turns[c->nturns - 1].question);
+    const char *failed = newest_failed(c);
+    char *again = strdup(failed ? failed : c->turns[c->nturns - 1].question);
     if (!again) {
         chat_no_memory(c);
         return;
     }
-    take_back(c, 1);
+    take_back_newest(c);
     c->ask.sampling.seed++; /* with a temperature: another answer */
     chat_ask(c, again);
     free(again);
@@ -184,12 +233,13 @@ static void ask_again(chat *c) {
 static void do_then(chat *c) {
     int then = c->then;
     c->then = THEN_NOTHING;
-    if (then == THEN_UNDO && c->nturns)
-        take_back(c, 1);
-    else if (then == THEN_RETRY && c->nturns)
+    if (then == THEN_UNDO && (c->nturns || c->nfailed))
+        take_back_newest(c);
+    else if (then == THEN_RETRY && (c->nturns || c->nfailed))
         ask_again(c);
     else if (then == THEN_CLEAR) {
         take_back(c, c->nturns);
+        chat_forget_conversation(c);
         ui_transcript_clear(c->log);
     }
 }
@@ -203,14 +253,14 @@ static void do_when_stopped(chat *c, int then) {
 }
 
 void chat_undo(chat *c) {
-    if (c->nturns || c->busy)
+    if (c->nturns || c->nfailed || c->busy)
         do_when_stopped(c, THEN_UNDO);
     else
         chat_notice(c, "there is nothing to take back");
 }
 
 void chat_retry(chat *c) {
-    if (c->nturns || c->busy)
+    if (c->nturns || c->nfailed || c->busy)
         do_when_stopped(c, THEN_RETRY);
     else
         chat_notice(c, "there is no question to repeat");
@@ -248,7 +298,7 @@ static void tell_late(chat *c) {
 
 static void show_objects(chat *c, const pali_object *objects, size_t n, const char *raw) {
     size_t boxes = c->marks.n, masks = c->marks.nmasks;
-    if (shown(c, c->about_w, c->about_h))
+    if (shown(c))
         mark_objects(c, objects, n);
     if (c->marks.n > boxes || c->marks.nmasks > masks)
         chat_refresh_picture(c);
@@ -258,6 +308,7 @@ static void show_objects(chat *c, const pali_object *objects, size_t n, const ch
 }
 
 static void on_started(chat *c, const worker_event *e) {
+    c->about = e->picture;
     c->about_w = e->width;
     c->about_h = e->height;
     free(c->question);
@@ -266,9 +317,14 @@ static void on_started(chat *c, const worker_event *e) {
         memmove(c->waiting, c->waiting + 1, --c->nwaiting * sizeof *c->waiting);
         c->nposted--;
     }
-    const char *q = c->question && *c->question ? c->question : "(no question)";
-    ui_transcript_add(c->log, UI_FROM_YOU, q, strlen(q));
-    ui_transcript_add(c->log, UI_FROM_MODEL, "", 0);
+    c->orphan = c->orphans > 0;
+    if (c->orphan) {
+        c->orphans--;
+    } else {
+        const char *q = c->question && *c->question ? c->question : "(no question)";
+        ui_transcript_add(c->log, UI_FROM_YOU, q, strlen(q));
+        ui_transcript_add(c->log, UI_FROM_MODEL, "", 0);
+    }
     c->busy = true;
     c->nanswer = 0;
     c->ntokens = 0;
@@ -285,6 +341,8 @@ static void on_piece(chat *c, const worker_event *e) {
     if (!c->first_ms)
         c->first_ms = chat_now();
     c->ntokens += e->count;
+    if (c->orphan)
+        return;
     size_t at = 0;
     for (int i = 0; i < e->count; i++) {
         ui_transcript_append(c->log, e->text + at, e->tokens[i].to - at);
@@ -316,7 +374,13 @@ static void on_piece(chat *c, const worker_event *e) {
 
 static void on_answer(chat *c, const worker_event *e) {
     const pali_result *r = &e->result;
-    if (r->nobjects && shown(c, c->about_w, c->about_h)) {
+    if (c->orphan) {
+        c->busy = c->orphan = false;
+        do_then(c);
+        tell_late(c);
+        return;
+    }
+    if (r->nobjects && shown(c)) {
         mark_objects(c, r->objects, r->nobjects);
         chat_refresh_picture(c);
     }
@@ -350,10 +414,16 @@ static void on_failed(chat *c, const worker_event *e) {
     if (c->busy) {
         c->busy = false;
         c->then = THEN_NOTHING;
+        if (c->orphan) {
+            c->orphan = false;
+            tell_late(c);
+            return;
+        }
         if (c->nanswer)
             ui_transcript_note(c->log, "[failed]");
         else
             ui_transcript_pretty(c->log, "[failed]", strlen("[failed]"));
+        keep_failed(c);
     }
     tell_late(c);
     chat_error(c, &e->error);
@@ -367,9 +437,13 @@ void chat_on_worker(chat *c, worker_event *e) {
         c->info = e->info;
         app_masks_close(&c->masks);
         free(c->model_dir);
-        c->model_dir = c->loading;
+        c->model_dir = e->text;
+        e->text = NULL;
         c->masks.model_dir = c->model_dir;
-        c->loading = NULL;
+        if (e->job == c->load_job) { /* else another one is on its way */
+            free(c->loading);
+            c->loading = NULL;
+        }
         chat_mark_last_turn(c);
         if (e->info.fallback && e->info.card)
             chat_notice(c, "not using the graphics card: %s", e->info.fallback);
@@ -427,6 +501,8 @@ void chat_load_model(chat *c, const char *dir) {
 }
 
 void chat_show_turns(chat *c, const saved_chat *saved) {
+    free(c->kept_image);
+    c->kept_image = saved->image ? strdup(saved->image) : NULL;
     for (size_t i = 0; i < saved->nturns; i++) {
         const chat_turn *t = &saved->turns[i];
         ui_transcript_add(c->log, UI_FROM_YOU, t->question, strlen(t->question));

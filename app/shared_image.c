@@ -4,12 +4,14 @@
 #include <stdlib.h>
 
 shared_image *shared_image_new(pali_image *image) {
+    static atomic_uint made;
     shared_image *s = malloc(sizeof *s);
     if (!s) {
         pali_image_close(image);
         return NULL;
     }
     s->image = *image;
+    s->serial = atomic_fetch_add(&made, 1) + 1;
     atomic_init(&s->refs, 1);
     *image = (pali_image){0};
     return s;

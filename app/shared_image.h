@@ -9,6 +9,7 @@
 /* The pixels never change once shared. */
 typedef struct {
     pali_image image;
+    unsigned serial; /* which picture: no other one of this program has it; never 0 */
     atomic_int refs;
 } shared_image;
 

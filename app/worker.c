@@ -63,7 +63,8 @@ struct worker {
     /* The worker thread's own: */
     pali_engine *engine;
     pali_dialog *dialog;
-    int width, height; /* of the first picture */
+    unsigned picture; /* serial of the first picture */
+    int width, height;
 };
 
 /* --- events ------------------------------------------------------------------------ */
@@ -191,14 +192,18 @@ static int load(worker *w, job *j, const pali_run *run, pali_error *err) {
     pali_engine_close(w->engine);
     w->engine = e;
     w->dialog = d;
-    worker_event ev = {.type = WORKER_LOADED};
+    worker_event ev = {.type = WORKER_LOADED, .text = j->a};
+    j->a = NULL;
     pali_engine_describe(e, &ev.info);
     tell(w, &ev);
     return 0;
 }
 
 static int ask(worker *w, job *j, const pali_run *run, pali_error *err) {
-    tell(w, &(worker_event){.type = WORKER_STARTED, .width = w->width, .height = w->height});
+    tell(w, &(worker_event){.type = WORKER_STARTED,
+                            .picture = w->picture,
+                            .width = w->width,
+                            .height = w->height});
     if (!w->dialog)
         return pali_fail(err, PALI_EARG, "choose one with /model", "there is no model loaded");
     j->ask.on_piece = on_piece;
@@ -229,6 +234,7 @@ static int run_job(worker *w, job *j, pali_error *err) {
         return 0; /* that loading failed has been told; a model to come gets these anew */
     switch (j->type) {
     case JOB_IMAGE: {
+        w->picture = j->images[0]->serial;
         w->width = pali_image_full_width(&j->images[0]->image);
         w->height = pali_image_full_height(&j->images[0]->image);
         int rc = set_images(w->dialog, j, err);

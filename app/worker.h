@@ -15,9 +15,9 @@
 typedef struct worker worker;
 
 typedef enum {
-    WORKER_LOADED,   /* info is valid */
+    WORKER_LOADED,   /* info is valid; text: the model's folder, as it was posted */
     WORKER_PROGRESS, /* stage, done, total */
-    WORKER_STARTED,  /* a question is being worked on; width, height */
+    WORKER_STARTED,  /* a question is being worked on; picture, width, height */
     WORKER_PIECE,    /* text, n, count new tokens */
     WORKER_ANSWER,   /* result: the whole answer; the taker owns it */
     WORKER_FAILED,   /* error; the job that failed is over */
@@ -30,7 +30,8 @@ typedef struct {
     pali_engine_info info;
     pali_stage stage;
     int done, total;
-    int width, height; /* of the first picture the question is about, pixels; 0 = none */
+    unsigned picture;  /* serial of the first picture the question is about; 0 = none */
+    int width, height; /* its size, pixels; 0 = none */
     char *text;        /* owned by the event */
     size_t n;
     int count;

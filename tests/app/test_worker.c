@@ -364,17 +364,42 @@ static void worker_changes_models(void **state) {
     int b = ask(w, "x", 2);
     worker_event e = expect(w, WORKER_LOADED);
     assert_int_equal(e.info.generation, 1);
+    assert_string_equal(e.text, MODEL);
     worker_event_close(&e);
     pass(w, WORKER_STARTED);
     pass(w, WORKER_ANSWER);
     e = expect(w, WORKER_LOADED);
     assert_int_equal(e.info.generation, 2);
     assert_int_equal(e.job, l);
+    assert_string_equal(e.text, other);
     worker_event_close(&e);
     assert_int_equal(pass(w, WORKER_STARTED), b);
     assert_int_equal(pass(w, WORKER_ANSWER), b);
     pass(w, WORKER_IDLE);
     worker_close(w);
+}
+
+/* A question knows its picture from another one of the same size. */
+static void worker_tells_pictures_apart(void **state) {
+    (void)state;
+    worker *w = open_worker();
+    shared_image *s[2] = {picture(), picture()};
+    assert_true(s[0]->serial && s[1]->serial && s[0]->serial != s[1]->serial);
+    load(w, MODEL);
+    for (int i = 0; i < 4; i++) { /* the first comes back */
+        assert_true(worker_images(w, &s[i % 2], 1, false) > 0);
+        ask(w, "x", 1);
+    }
+    pass(w, WORKER_LOADED);
+    for (int i = 0; i < 4; i++) {
+        worker_event e = expect(w, WORKER_STARTED);
+        assert_int_equal(e.picture, s[i % 2]->serial);
+        worker_event_close(&e);
+        pass(w, WORKER_ANSWER);
+    }
+    worker_close(w);
+    for (int i = 0; i < 2; i++)
+        shared_image_unref(s[i]);
 }
 
 /* One failure is told once, and a model that stays starts afresh. */
@@ -456,6 +481,7 @@ int main(void) {
         cmocka_unit_test(worker_stop_lets_a_model_load),
         cmocka_unit_test(worker_closes_at_any_time),
         cmocka_unit_test(worker_changes_models),
+        cmocka_unit_test(worker_tells_pictures_apart),
         cmocka_unit_test(worker_survives_a_bad_model),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

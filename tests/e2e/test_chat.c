@@ -52,6 +52,17 @@ static int tear_down(void **state) {
     return nftw(home, rm_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static char star_dir[96];
+
+/* A model that answers everything with a star in the middle four fifths. */
+static void make_star(void) {
+    int tokens[64];
+    snprintf(star_dir, sizeof star_dir, "%s/star", home);
+    mkdir(star_dir, 0700);
+    size_t n = scripted_object(tokens, (int[]){100, 101, 900, 901}, scripted_star, "star");
+    scripted_model(star_dir, tokens, n);
+}
+
 static bool nothing_named; /* model and picture are left to what was kept */
 
 /* picture NULL: none. */
@@ -388,7 +399,7 @@ static int row_of(tty *t, const char *text) {
 static void chat_tells_errors_after_the_answer(void **state) {
     (void)state;
     tty t;
-    char fifo[96], line[160];
+    char fifo[96], line[256];
     start_env(&t, 30, 100, (const char *[]){"--graphics", "none", "-n", "900", NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
     tty_send(&t, "go\r");
@@ -409,7 +420,38 @@ static void chat_tells_errors_after_the_answer(void **state) {
     tty_wait(&t, "fifo.png");
     tty_wait(&t, "! 1 question about it was not asked");
     assert_false(tty_shows(&t, "> what is it"));
+    /* But those that wait for the picture after it are. */
+    snprintf(line, sizeof line, "/image %s\r/image %s\rwhat is that\r/quox\r", fifo, image);
+    tty_send(&t, "/set max-tokens 3\r/clear\r");
+    tty_wait_gone(&t, "was not asked");
+    tty_send(&t, line);
+    tty_wait(&t, "there is no command /quox");
+    fd = open(fifo, O_WRONLY);
+    assert_true(fd >= 0 && write(fd, "no picture", 10) == 10);
+    close(fd);
+    tty_wait(&t, "> what is that");
+    assert_false(tty_shows(&t, "not asked"));
     unlink(fifo);
+    quit(&t);
+}
+
+/* Two models in a row: the folder is that of the one that answers. */
+static void chat_knows_its_model(void **state) {
+    (void)state;
+    tty t;
+    char line[256];
+    make_star();
+    start(&t, 30, 100);
+    snprintf(line, sizeof line, "/model %s\r/model %s\r", MODEL, star_dir);
+    tty_send(&t, line);
+    tty_send(&t, "/detect star\r");
+    tty_wait(&t, "star at 6,5"); /* the second has been loaded */
+    tty_send(&t, "/info\r");
+    tty_wait(&t, "about this chat");
+    snprintf(line, sizeof line, "  %s", star_dir);
+    tty_wait(&t, line);
+    tty_send(&t, "x");
+    tty_wait_gone(&t, "about this chat");
     quit(&t);
 }
 
@@ -759,17 +801,6 @@ static void chat_shades_words_by_probability(void **state) {
 
 /* --- masks ------------------------------------------------------------------------------- */
 
-static char star_dir[96];
-
-/* A model that answers everything with a star in the middle four fifths. */
-static void make_star(void) {
-    int tokens[64];
-    snprintf(star_dir, sizeof star_dir, "%s/star", home);
-    mkdir(star_dir, 0700);
-    size_t n = scripted_object(tokens, (int[]){100, 101, 900, 901}, scripted_star, "star");
-    scripted_model(star_dir, tokens, n);
-}
-
 static void start_star(tty *t, const char *weights) {
     make_star();
     start_env(t, 30, 100,
@@ -808,6 +839,45 @@ static void wait_tint(tty *t, bool there) {
         tty_pump(t, 20);
     if ((tinted_cells(t) > 10) != there)
         fail_msg("%d cells are tinted", tinted_cells(t));
+}
+
+/* Whether the picture shown has boxes on it: as it is saved. */
+static bool is_marked(tty *t) {
+    char line[160], path[128];
+    snprintf(path, sizeof path, "%s/marked.png", home);
+    snprintf(line, sizeof line, "/save %s\r", path);
+    unlink(path);
+    tty_send(t, line);
+    long until = tty_now() + TTY_WAIT_MS;
+    pali_image saved = {0};
+    while (pali_image_open(path, &saved, NULL) && tty_now() < until)
+        tty_pump(t, 20);
+    assert_true(saved.width > 0);
+    bool marked = false; /* it is white and of one red */
+    for (int i = 0; i < saved.width * saved.height; i++) {
+        const uint8_t *p = saved.rgb + 3 * i;
+        marked |= p[1] != p[2] || p[0] != (p[1] == 20 ? 220 : 250);
+    }
+    pali_image_close(&saved);
+    return marked;
+}
+
+/* An answer's boxes are on no other part of the picture, be it of the same size. */
+static void chat_marks_what_was_asked_about(void **state) {
+    (void)state;
+    tty t;
+    make_star();
+    start_env(&t, 30, 100, (const char *[]){"-m", star_dir, "--graphics", "symbols", NULL}, NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "/crop 0 0 32 24\r/detect star\r/crop off\r/crop 32 24 64 48\r");
+    tty_wait(&t, "star at 3,2");
+    assert_false(is_marked(&t));
+    tty_send(&t, "/clear\r");
+    tty_wait_gone(&t, "star at 3,2");
+    tty_send(&t, "/crop off\r/detect star\r");
+    tty_wait(&t, "star at 6,5");
+    assert_true(is_marked(&t));
+    quit(&t);
 }
 
 static void chat_draws_masks(void **state) {
@@ -1165,6 +1235,153 @@ static void chat_resumes_with_boxes(void **state) {
     quit(&t);
 }
 
+/* Boxes of the kept picture, which is gone, are not on the next one. */
+static void chat_resumes_without_its_picture(void **state) {
+    (void)state;
+    char path[128], line[160];
+    forget_chats();
+    make_star();
+    const char *const args[] = {"-m", star_dir, "--graphics", "symbols", "--resume", NULL};
+    tty t;
+    snprintf(path, sizeof path, "%s/gone.ppm", home);
+    assert_int_equal(link(image, path), 0);
+    start_on(&t, 30, 100, path, (const char *[]){"-m", star_dir, "--graphics", "symbols", NULL},
+             NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "/detect star\r");
+    tty_wait(&t, "star at 6,5");
+    wait_kept(&t, 1);
+    quit(&t);
+    unlink(path);
+    start_on(&t, 30, 100, NULL, args, NULL);
+    tty_wait(&t, "gone.ppm");
+    tty_wait(&t, "no picture yet");
+    snprintf(line, sizeof line, "/image %s\r", image);
+    tty_send(&t, line);
+    tty_wait(&t, "64x48 -> ");
+    tty_wait(&t, "star at 6,5");
+    assert_false(is_marked(&t));
+    quit(&t);
+}
+
+/* Lines of the newest chat file that begin so, from the last one that tells of a picture on. */
+static int kept_since_image(const char *begin) {
+    char dir[128], newest[256] = "", path[512];
+    snprintf(dir, sizeof dir, "%s/state/pali/chats", home);
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (e->d_name[0] != '.' && strcmp(e->d_name, newest) > 0)
+            snprintf(newest, sizeof newest, "%s", e->d_name);
+    if (d)
+        closedir(d);
+    snprintf(path, sizeof path, "%s/%s", dir, newest);
+    FILE *f = *newest ? fopen(path, "r") : NULL;
+    char *line = NULL;
+    size_t cap = 0;
+    int n = 0;
+    while (f && getline(&line, &cap, f) > 0)
+        n = !strncmp(line, "{\"q\"", 4) || !strstr(line, "\"image\"")
+                ? n + !strncmp(line, begin, strlen(begin))
+                : 0;
+    free(line);
+    if (f)
+        fclose(f);
+    return n;
+}
+
+static void wait_since_image(tty *t, const char *begin, int want) {
+    for (long limit = tty_now() + TTY_WAIT_MS; kept_since_image(begin) < want; tty_pump(t, 20))
+        if (tty_now() > limit)
+            fail_msg("%d lines %s, not %d", kept_since_image(begin), begin, want);
+    assert_int_equal(kept_since_image(begin), want);
+}
+
+/* What was asked about a picture does not become a turn about the next one. */
+static void chat_keeps_no_turn_of_the_picture_before(void **state) {
+    (void)state;
+    forget_chats();
+    char path[128], line[256];
+    tty t;
+    snprintf(path, sizeof path, "%s/next.ppm", home);
+    unlink(path);
+    assert_int_equal(link(image, path), 0);
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "symbols", BUSY, NULL}, NULL);
+    tty_wait(&t, "Ask about the picture");
+    tty_send(&t, "go\r");
+    wait_log_either(&t, "answering:", "[cut at the length limit]");
+    snprintf(line, sizeof line, "/set max-tokens 2\rwait\r/image %s\r/info\r", path);
+    tty_send(&t, line);
+    tty_wait(&t, "about this chat");
+    snprintf(line, sizeof line, "  %s", path); /* the card's, as opposed to "opening ..." */
+    tty_wait(&t, line);
+    tty_send(&t, "\033"); /* closes the card */
+    tty_wait_gone(&t, "about this chat");
+    tty_send(&t, "\033"); /* stops the first; the second is about the old picture, too */
+    tty_wait(&t, "64x48 -> 256 tokens  next.ppm");
+    assert_false(tty_shows(&t, "> wait"));
+    assert_false(tty_shows(&t, "> go"));
+    tty_send(&t, "new one\r");
+    tty_wait(&t, "> new one");
+    wait_since_image(&t, "{\"q\"", 1);
+    tty_send(&t, "/undo\r");
+    tty_wait_gone(&t, "> new one");
+    wait_since_image(&t, "{\"drop\"", 1);
+    tty_send(&t, "/undo\r");
+    tty_wait(&t, "nothing to take back");
+    quit(&t);
+    unlink(path);
+}
+
+/* Taking back a question that failed does not cost the good turn before it. */
+static void chat_takes_back_what_failed(void **state) {
+    (void)state;
+    forget_chats();
+    static const char much[] = "a b c d e f g h i j k l m n o p q";
+    char line[160];
+    tty t;
+    start_env(&t, 30, 100,
+              (const char *[]){"--graphics", "none", "--context", "300", "-n", "100", NULL}, NULL);
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "hi\r");
+    tty_wait(&t, "> hi");
+    wait_kept(&t, 1);
+    snprintf(line, sizeof line, "%s\r", much);
+    tty_send(&t, line);
+    tty_wait(&t, "[failed]");
+    tty_send(&t, "/undo\r");
+    tty_wait_gone(&t, "[failed]");
+    assert_int_equal(kept_since_image("{\"drop\""), 0);
+    tty_wait(&t, "> hi");
+    /* Repeated with room for it, it becomes the second turn. */
+    tty_send(&t, line);
+    tty_wait(&t, "[failed]");
+    tty_send(&t, "/set max-tokens 2\r/retry\r");
+    tty_wait_gone(&t, "[failed]");
+    wait_kept(&t, 2);
+    tty_wait(&t, "> hi");
+    tty_wait(&t, "> a b c");
+    assert_int_equal(kept_since_image("{\"drop\""), 0);
+    /* One with a turn behind it. */
+    tty_send(&t, "/set max-tokens 100\r");
+    tty_send(&t, line);
+    tty_wait(&t, "[failed]");
+    tty_send(&t, "ho\r");
+    tty_wait(&t, "> ho");
+    wait_kept(&t, 3);
+    tty_send(&t, "/undo\r");
+    tty_wait_gone(&t, "> ho");
+    wait_since_image(&t, "{\"drop\":", 1);
+    tty_wait(&t, "[failed]");
+    tty_send(&t, "/undo\r");
+    tty_wait_gone(&t, "[failed]");
+    assert_int_equal(kept_since_image("{\"drop\""), 1);
+    tty_wait(&t, "> hi");
+    tty_wait(&t, "> a b c");
+    tty_send(&t, "/clear\r/undo\r");
+    tty_wait(&t, "nothing to take back");
+    quit(&t);
+}
+
 /* A chat knows its model and its picture. */
 static void chat_resumes_with_what_it_had(void **state) {
     (void)state;
@@ -1237,6 +1454,7 @@ int main(void) {
         cmocka_unit_test(chat_answers_and_notes_the_limit),
         cmocka_unit_test(chat_queues_and_stops),
         cmocka_unit_test(chat_tells_errors_after_the_answer),
+        cmocka_unit_test(chat_knows_its_model),
         cmocka_unit_test(chat_labels_what_it_measures),
         cmocka_unit_test(chat_edits_while_an_answer_streams),
         cmocka_unit_test(chat_survives_a_resize_storm),
@@ -1245,6 +1463,7 @@ int main(void) {
         cmocka_unit_test(chat_pastes_a_picture),
         cmocka_unit_test(chat_completes),
         cmocka_unit_test(chat_runs_every_command),
+        cmocka_unit_test(chat_marks_what_was_asked_about),
         cmocka_unit_test(chat_draws_masks),
         cmocka_unit_test(chat_says_what_masks_need),
         cmocka_unit_test(chat_says_that_nothing_was_found),
@@ -1261,6 +1480,9 @@ int main(void) {
         cmocka_unit_test(chat_loses_nothing_that_was_finished),
         cmocka_unit_test(chat_resumes),
         cmocka_unit_test(chat_resumes_with_boxes),
+        cmocka_unit_test(chat_resumes_without_its_picture),
+        cmocka_unit_test(chat_keeps_no_turn_of_the_picture_before),
+        cmocka_unit_test(chat_takes_back_what_failed),
         cmocka_unit_test(chat_resumes_with_what_it_had),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
