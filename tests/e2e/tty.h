@@ -24,8 +24,8 @@
 #include <vterm.h>
 
 enum {
-    TTY_WAIT_MS = 1500000, /* until silence is a failure: the program may stand still */
-    TTY_STEP = 8,          /* bytes; no text comes and goes within fewer */
+    TTY_WAIT_MS = 600000, /* until silence is a failure: the program may stand still */
+    TTY_STEP = 8,         /* bytes; no text comes and goes within fewer */
     TTY_ROWS = 512
 };
 
