@@ -430,6 +430,7 @@ static void on_failed(chat *c, const worker_event *e) {
 }
 
 void chat_on_worker(chat *c, worker_event *e) {
+    pali_error err = {0};
     switch (e->type) {
     case WORKER_LOADED:
         c->loaded = true;
@@ -440,6 +441,8 @@ void chat_on_worker(chat *c, worker_event *e) {
         c->model_dir = e->text;
         e->text = NULL;
         c->masks.model_dir = c->model_dir;
+        if (c->file && chatfile_model(c->file, c->model_dir, &err))
+            chat_error(c, &err);
         if (e->job == c->load_job) { /* else another one is on its way */
             free(c->loading);
             c->loading = NULL;

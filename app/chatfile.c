@@ -197,11 +197,13 @@ int chatfile_image(chatfile *f, const char *path, pali_error *err) {
 }
 
 int chatfile_model(chatfile *f, const char *dir, pali_error *err) {
-    if (f->model && !strcmp(f->model, dir))
-        return 0;
-    char *model = strdup(dir);
-    if (!model)
+    char *model = realpath(dir, NULL); /* as with pictures */
+    if (!model && !(model = strdup(dir)))
         return pali_fail_nomem(err, "keeping the chat");
+    if (f->model && !strcmp(f->model, model)) {
+        free(model);
+        return 0;
+    }
     free(f->model); /* before the first turn it goes into the first line */
     f->model = model;
     return f->fd < 0 ? 0 : put(f, json_pack("{s:o}", "model", path_string(model)), err);

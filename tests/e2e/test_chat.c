@@ -446,10 +446,13 @@ static void chat_tells_errors_after_the_answer(void **state) {
 }
 
 /* Two models in a row: the folder is that of the one that answers. */
+static void forget_chats(void);
+
 static void chat_knows_its_model(void **state) {
     (void)state;
     tty t;
     char line[256];
+    forget_chats();
     make_star();
     start(&t, 30, 100);
     snprintf(line, sizeof line, "/model %s\r/model %s\r", MODEL, star_dir);
@@ -459,6 +462,16 @@ static void chat_knows_its_model(void **state) {
     tty_send(&t, "/info\r");
     tty_wait(&t, "about this chat");
     snprintf(line, sizeof line, "  %s", star_dir);
+    tty_wait(&t, line);
+    tty_send(&t, "x");
+    tty_wait_gone(&t, "about this chat");
+    quit(&t);
+    nothing_named = true; /* and so does who goes on with it */
+    start_env(&t, 30, 100, (const char *[]){"--graphics", "none", "--resume", NULL}, NULL);
+    nothing_named = false;
+    tty_wait(&t, "> detect star");
+    tty_wait(&t, "64x48 -> ");
+    tty_send(&t, "/info\r");
     tty_wait(&t, line);
     tty_send(&t, "x");
     tty_wait_gone(&t, "about this chat");
