@@ -51,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         saved_chat_close(&c);
     }
     chatfile *f;
-    if (chatfile_resume(dir, ID, &f, NULL) ||
+    if (chatfile_resume(dir, ID, NULL, &f, NULL) ||
         chatfile_turn(f, &(chat_turn){"new", "one", "eos", 64, 48}, NULL))
         abort();
     chatfile_close(f);
