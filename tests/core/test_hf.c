@@ -33,6 +33,7 @@
 #include "core/pali.h"
 #include "core/weights.h"
 #include "tests/npy.h"
+#include "tests/core/hf_golden.h"
 #include "tests/test.h"
 
 #include <math.h>
@@ -105,40 +106,7 @@ static void golden_close(golden *g) {
     npy_close(&g->logits);
 }
 
-/* Image k as pixels() of models.py makes it; checks the sum of its bytes. */
-static float *pixels(int S, int k, int64_t sum) {
-    float *out = malloc(3 * (size_t)S * (size_t)S * sizeof *out);
-    assert_non_null(out);
-    float *at = out;
-    for (int c = 0; c < 3; c++)
-        for (int y = 0; y < S; y++)
-            for (int x = 0; x < S; x++) {
-                int v = (3 + k) * x + (5 - k) * y + 85 * c + 4 * ((x ^ y) & 31) + x * y / (7 + k);
-                sum -= v & 255;
-                *at++ = (float)((v & 255) / 127.5 - 1);
-            }
-    assert_int_equal(sum, 0);
-    return out;
-}
-
 /* ---- measures ---------------------------------------------------------------------- */
-
-/* max |a[i * stride] - b[i]| / max |b|; *each (may be NULL) grows to the largest relative
- * difference of one element, elements below 1 % of the largest counted as that. */
-static double error(const float *a, size_t stride, const float *b, size_t n, double *each) {
-    double top = 0, off = 0;
-    for (size_t i = 0; i < n; i++)
-        top = fmax(top, fabs((double)b[i]));
-    for (size_t i = 0; i < n; i++) {
-        double d = fabs((double)a[i * stride] - (double)b[i]);
-        if (!(d <= top * 1e6)) /* NaN and infinity too */
-            return INFINITY;
-        off = fmax(off, d);
-        if (each)
-            *each = fmax(*each, d / fmax(fabs((double)b[i]), 0.01 * top));
-    }
-    return off / top;
-}
 
 static int32_t largest(const float *v, int n) {
     int best = 0;
@@ -163,7 +131,9 @@ static void fixture_open(fixture *f, const char *name, int threads) {
     npy sums = load(name, "images", "i8");
     assert_in_range(sums.n, 1, MAX_IMAGES);
     for (size_t i = 0; i < sums.n; i++) {
-        float *chw = pixels(c->vision.S, (int)i, ((int64_t *)sums.data)[i]);
+        int64_t sum;
+        float *chw = hf_pixels(c->vision.S, (int)i, &sum);
+        assert_int_equal(sum, ((int64_t *)sums.data)[i]);
         assert_ok(f->be->encode_image(f->m, chw, &quiet, &f->image[i], &err), err);
         f->nimages++;
         free(chw);
@@ -202,7 +172,7 @@ static void check_embeds(const char *name) {
         npy want = load(name, file, "f4");
         assert_int_equal(want.n, n);
         assert_ok(f.be->embeds_read(f.m, f.image[i], got, &err), err);
-        worst = fmax(worst, error(got, 1, want.data, n, &each));
+        worst = fmax(worst, hf_error(got, 1, want.data, n, &each));
         npy_close(&want);
     }
     free(got);
@@ -230,7 +200,7 @@ static void check_logits(const char *name) {
         for (int step = 0;; step++) {
             pali_error err = {0};
             const float *got = f.be->logits(f.m);
-            double e = error(got, stride, want + (size_t)step * cols, cols, &each);
+            double e = hf_error(got, stride, want + (size_t)step * cols, cols, &each);
             if (step == 0)
                 first = fmax(first, e);
             else
@@ -294,7 +264,7 @@ static void hf_bf16_arithmetic_is_near(void **state) {
     npy want = load("pg1-bf16", "bf16_logits", "f4");
     prefill(&f, &g);
     double e =
-        error(f.be->logits(f.m), (size_t)((int32_t *)g.meta.data)[0], want.data, want.n, NULL);
+        hf_error(f.be->logits(f.m), (size_t)((int32_t *)g.meta.data)[0], want.data, want.n, NULL);
     print_message("# pg1-bf16: bfloat16 arithmetic is %.1e away\n", e);
     assert_true(e < 0.1);
     npy_close(&want);

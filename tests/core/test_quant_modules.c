@@ -11,6 +11,7 @@
  *   nf4: the decoder alone         3e-1 .. 5e-1    2e-1 .. 8e-1                            */
 #include "core/backend.h"
 #include "core/weights.h"
+#include "tests/core/hf_golden.h"
 #include "tests/npy.h"
 #include "tests/test.h"
 
@@ -31,32 +32,6 @@ static pali_weights *opened(const char *name) {
     snprintf(dir, sizeof dir, TEST_DATA "hf/%s", name);
     assert_ok(pali_weights_open(dir, &w, &err), err);
     return w;
-}
-
-/* Image 0 as pixels() of models.py makes it. */
-static float *pixels(int S) {
-    float *out = malloc(3 * (size_t)S * (size_t)S * sizeof *out), *at = out;
-    assert_non_null(out);
-    for (int c = 0; c < 3; c++)
-        for (int y = 0; y < S; y++)
-            for (int x = 0; x < S; x++) {
-                int v = 3 * x + 5 * y + 85 * c + 4 * ((x ^ y) & 31) + x * y / 7;
-                *at++ = (float)((v & 255) / 127.5 - 1);
-            }
-    return out;
-}
-
-static double error(const float *a, size_t stride, const float *b, size_t n) {
-    double top = 0, off = 0;
-    for (size_t i = 0; i < n; i++)
-        top = fmax(top, fabs((double)b[i]));
-    for (size_t i = 0; i < n; i++) {
-        double d = fabs((double)a[i * stride] - (double)b[i]);
-        if (!(d <= top * 1e6)) /* NaN and infinity too */
-            return INFINITY;
-        off = fmax(off, d);
-    }
-    return off / top;
 }
 
 /* The tensor that holds the weights of a module, by the name of either generation of files. */
@@ -124,13 +99,13 @@ static void check(const char *name, pali_quant quant) {
     assert_int_equal(meta.n, 2); /* one image, */
     assert_int_equal(((int32_t *)meta.data)[1], 0);
 
-    float *chw = pixels(w->config.vision.S), *got = malloc(embeds.n * sizeof *got);
+    float *chw = hf_pixels(w->config.vision.S, 0, NULL), *got = malloc(embeds.n * sizeof *got);
     assert_non_null(got);
     assert_int_equal(embeds.n, (size_t)w->config.vision.P * (size_t)w->config.text.D);
     assert_ok(be->open(w, &o, NULL, &m, &err), err);
     assert_ok(be->encode_image(m, chw, NULL, &e, &err), err);
     assert_ok(be->embeds_read(m, e, got, &err), err);
-    double seen = error(got, 1, embeds.data, embeds.n), later = 0;
+    double seen = hf_error(got, 1, embeds.data, embeds.n, NULL), later = 0;
     const pali_embeds *one = e;
     assert_ok(be->prefill(m, &one, 1, ids.data, (int)ids.n, NULL, &err), err);
     size_t stride = (size_t)((int32_t *)meta.data)[0], cols = logits.shape[1];
@@ -138,7 +113,8 @@ static void check(const char *name, pali_quant quant) {
     for (size_t s = 0; s < logits.shape[0]; s++) {
         if (s)
             assert_ok(be->decode(m, ((int32_t *)tokens.data)[s - 1], NULL, &err), err);
-        later = fmax(later, error(be->logits(m), stride, (float *)logits.data + s * cols, cols));
+        later = fmax(later,
+                     hf_error(be->logits(m), stride, (float *)logits.data + s * cols, cols, NULL));
     }
     print_message("# %s %s: embeds %.1e, logits %.1e\n", name, kind, seen, later);
     if (!(seen <= EMBEDS_BOUND && later <= LOGITS_BOUND))

@@ -63,6 +63,12 @@ static void make_star(void) {
     scripted_model(star_dir, tokens, n);
 }
 
+static void forget_chats(void) {
+    char dir[128];
+    snprintf(dir, sizeof dir, "%s/state", home);
+    nftw(dir, rm_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 static bool nothing_named; /* model and picture are left to what was kept */
 
 /* picture NULL: none. */
@@ -446,8 +452,6 @@ static void chat_tells_errors_after_the_answer(void **state) {
 }
 
 /* Two models in a row: the folder is that of the one that answers. */
-static void forget_chats(void);
-
 static void chat_knows_its_model(void **state) {
     (void)state;
     tty t;
@@ -1169,12 +1173,6 @@ static void wait_kept(tty *t, int turns) {
     assert_int_equal(kept_turns(), turns);
 }
 
-static void forget_chats(void) {
-    char dir[128];
-    snprintf(dir, sizeof dir, "%s/state", home);
-    nftw(dir, rm_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 /* Whatever the moment of the kill: an answer that was on screen as finished is in the file. */
 static void chat_loses_nothing_that_was_finished(void **state) {
     (void)state;
@@ -1201,16 +1199,22 @@ static void chat_loses_nothing_that_was_finished(void **state) {
     }
 }
 
-static void chat_resumes(void **state) {
-    (void)state;
-    forget_chats();
+/* The only one, of one question. */
+static void keep_a_chat(void) {
     tty t;
+    forget_chats();
     start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", NULL}, NULL);
     tty_wait(&t, "Ask about the picture");
     tty_send(&t, "remember me\r");
     tty_wait(&t, "[cut at the length limit]");
     quit(&t);
     assert_int_equal(kept_turns(), 1);
+}
+
+static void chat_resumes(void **state) {
+    (void)state;
+    tty t;
+    keep_a_chat();
     start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", "--resume", NULL},
               NULL);
     tty_wait(&t, "> remember me");
@@ -1408,13 +1412,8 @@ static void chat_takes_back_what_failed(void **state) {
 /* A chat knows its model and its picture. */
 static void chat_resumes_with_what_it_had(void **state) {
     (void)state;
-    forget_chats();
     tty t;
-    start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", NULL}, NULL);
-    tty_wait(&t, "Ask about the picture");
-    tty_send(&t, "remember me\r");
-    tty_wait(&t, "[cut at the length limit]");
-    quit(&t);
+    keep_a_chat();
     nothing_named = true;
     start_env(&t, 24, 80, (const char *[]){"--graphics", "symbols", "-n", "6", "--resume", NULL},
               NULL);
